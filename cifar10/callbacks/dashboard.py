@@ -1,0 +1,86 @@
+"""TensorBoard: curves of train and validation on one chart, and the pictures of a run."""
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
+
+from cifar10.data.transforms import Preprocessing
+from cifar10.evaluation.figures import confusion_matrix_figure
+
+
+class StageLogger(TensorBoardLogger):
+    """A TensorBoardLogger that writes `train/x` and `val/x` as tag `x` of two sub-runs, `train` and `val`.
+
+    TensorBoard draws the same tag of several runs on one chart, and only then.
+    """
+
+    def __init__(self, save_dir: str):
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
+        self.stages: dict[str, SummaryWriter] = {}
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        rest = {}
+        for name, value in metrics.items():
+            stage, _, tag = name.partition("/")
+            if stage in ("train", "val"):
+                if stage not in self.stages:
+                    self.stages[stage] = SummaryWriter(f"{self.log_dir}/{stage}")
+                self.stages[stage].add_scalar(tag, value, step)
+            elif name != "epoch":  # the x axis says it already
+                rest[name] = value
+        super().log_metrics(rest, step)
+
+    @rank_zero_only
+    def save(self) -> None:
+        for writer in self.stages.values():
+            writer.flush()
+        super().save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        for writer in self.stages.values():
+            writer.close()
+        self.stages.clear()
+        super().finalize(status)
+
+
+class Dashboard(pl.Callback):
+    """Log the learning rate of each group, augmented training images, and the validation confusion matrix.
+
+    images: how many of the first batch to show, as the network sees them.
+    confusion_every: epochs between two confusion matrices; the last epoch has one too.
+    """
+
+    def __init__(self, images: int = 32, confusion_every: int = 1):
+        self.images, self.confusion_every = images, confusion_every
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
+        if batch_idx == 0 and trainer.current_epoch == 0:
+            self._show_images(trainer, pl_module, batch[0])
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0 or batch_idx == 0:
+            rates = {f"lr/{g['role']}": g["lr"] for g in pl_module.optimizers().param_groups if g["params"]}
+            trainer.logger.log_metrics(rates, trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
+        if trainer.state.fn == "fit" and (last or trainer.current_epoch % self.confusion_every == 0):
+            matrix = pl_module.val_confusion.compute().cpu().numpy()
+            self._show_confusion(trainer, pl_module, matrix)
+
+    @rank_zero_only
+    def _show_images(self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: torch.Tensor) -> None:
+        preprocessing = Preprocessing(**pl_module.preprocessing)
+        grid = make_grid(preprocessing.denormalise(images[: self.images].float()).cpu(), nrow=8, padding=2, pad_value=1)
+        trainer.logger.experiment.add_image("training images as the network sees them", grid, trainer.global_step)
+
+    @rank_zero_only
+    def _show_confusion(self, trainer: pl.Trainer, pl_module: pl.LightningModule, matrix) -> None:
+        title = f"validation, epoch {trainer.current_epoch + 1}"
+        figure = confusion_matrix_figure(matrix, pl_module.class_names, title)
+        trainer.logger.experiment.add_figure("validation confusion matrix", figure, trainer.global_step, close=False)

@@ -1,0 +1,136 @@
+"""Two-phase fine-tuning: the head alone first, then the last part of the backbone with it."""
+
+import logging
+import math
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from cifar10.errors import UserError
+from cifar10.models.classifier import LearningRates, check_schedule
+
+log = logging.getLogger(__name__)
+
+
+class TwoPhaseFineTuning(pl.Callback):
+    """Train the head on a frozen backbone, then unfreeze the last part of the backbone by whole blocks.
+
+    Phase 1 lasts `head_epochs`, or until `val/loss` has not improved for `patience` epochs; the best head is then put
+    back. Phase 2 lasts to the end of the run, or until its own `val/loss` has not improved for `patience` epochs.
+    patience: None runs both phases to their end. unfreeze_fraction: of the backbone's blocks, in (0, 1].
+    lr: highest learning rate of phase 2, of the unfrozen blocks and, unless `head_lr` says otherwise, of the head;
+    schedule, warmup: over phase 2, see `LearningRates`. Phase 1 has the model's own. The optimizer starts phase 2 afresh.
+
+    Frozen means that nothing moves: no gradients, and evaluation mode, so batch normalisation keeps its statistics
+    and stochastic depth rests. The phase is a function of the epoch and of `switch_epoch` alone, which checkpoints
+    restore. The model must have `head` and `backbone_blocks()`.
+    """
+
+    def __init__(
+        self,
+        head_epochs: int = 5,
+        patience: int | None = 3,
+        unfreeze_fraction: float = 0.3,
+        lr: float = 1e-4,
+        head_lr: float | None = None,
+        schedule: str = "cosine",
+        warmup: float = 0.1,
+    ):
+        if head_epochs < 0:
+            raise UserError(f"head_epochs={head_epochs}: cannot be negative")
+        if patience is not None and patience < 1:
+            raise UserError(f"patience={patience}: at least one epoch, or null to never stop early")
+        if not 0 < unfreeze_fraction <= 1:
+            raise UserError(f"unfreeze_fraction={unfreeze_fraction}: must be a fraction of the blocks, in (0, 1]")
+        check_schedule("callbacks.two_phase", lr, schedule, warmup)
+        self.patience, self.unfreeze_fraction = patience, unfreeze_fraction
+        self.lr, self.head_lr, self.schedule, self.warmup = lr, head_lr or lr, schedule, warmup
+        self.switch_epoch = head_epochs  # the first epoch of phase 2
+        self.best_loss, self.best_epoch = math.inf, -1  # of the phase under way
+        self.best_head: dict[str, torch.Tensor] | None = None  # kept during phase 1 only
+
+    def state_dict(self) -> dict:
+        return {key: getattr(self, key) for key in ("switch_epoch", "best_loss", "best_epoch", "best_head")}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        for key, value in state_dict.items():
+            setattr(self, key, value)
+
+    def phase(self, epoch: int) -> int:
+        """1 while the backbone is frozen, 2 afterwards."""
+        return 1 if epoch < self.switch_epoch else 2
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if not hasattr(pl_module, "backbone_blocks"):
+            raise UserError(f"callbacks.two_phase: {type(pl_module).__name__} has no backbone to freeze")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.switch_epoch >= (trainer.max_epochs or math.inf):
+            log.info("phase 2 will not begin: head_epochs=%d, max_epochs=%d", self.switch_epoch, trainer.max_epochs)
+        self._enter_phase(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.switch_epoch:
+            self._switch(trainer, pl_module)
+        self._enter_phase(trainer, pl_module)
+        pl_module.log("phase", float(self.phase(trainer.current_epoch)))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        epoch, loss = trainer.current_epoch, float(trainer.callback_metrics["val/loss"])
+        if loss < self.best_loss:
+            self.best_loss, self.best_epoch = loss, epoch
+            if self.phase(epoch) == 1:
+                self.best_head = {key: value.detach().clone() for key, value in pl_module.head.state_dict().items()}
+        elif self.patience is not None and epoch - self.best_epoch >= self.patience:
+            if self.phase(epoch) == 1:
+                self.switch_epoch = epoch + 1
+            else:
+                log.info("val/loss has not improved for %d epochs: stopping", self.patience)
+                trainer.should_stop = True
+
+    def _switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put the best head back and forget phase 1's optimizer state and score."""
+        if self.best_head is not None:
+            pl_module.head.load_state_dict(self.best_head)
+            log.info("phase 2 begins; the best head, of epoch %d, is back", self.best_epoch + 1)
+        else:
+            log.info("phase 2 begins")
+        self.best_loss, self.best_epoch, self.best_head = math.inf, trainer.current_epoch - 1, None
+        for optimizer in trainer.optimizers:
+            optimizer.state.clear()
+
+    def _enter_phase(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Freeze and set learning rates as the phase of this epoch wants them."""
+        blocks = pl_module.backbone_blocks()
+        steps_per_epoch = trainer.estimated_stepping_batches / trainer.max_epochs
+        switch_step = round(self.switch_epoch * steps_per_epoch)
+        if self.phase(trainer.current_epoch) == 1:
+            unfrozen = 0
+            rates = LearningRates({"head": pl_module.lr}, 0, switch_step, pl_module.schedule, pl_module.warmup)
+        else:
+            unfrozen = max(1, round(self.unfreeze_fraction * len(blocks)))
+            peak = {"head": self.head_lr, "backbone": self.lr}
+            last_step = trainer.estimated_stepping_batches
+            rates = LearningRates(peak, switch_step, last_step, self.schedule, self.warmup)
+        pl_module.learning_rates = rates
+        for index, block in enumerate(blocks):
+            for parameter in block:
+                parameter.requires_grad_(index >= len(blocks) - unfrozen)
+        set_mode(pl_module.backbone)
+
+
+def set_mode(module: nn.Module) -> None:
+    """Training mode where something learns, evaluation mode where everything is frozen.
+
+    A module without parameters (dropout, stochastic depth) goes with its parent.
+    """
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        module.eval()
+        return
+    module.training = True
+    for child in module.children():
+        set_mode(child)

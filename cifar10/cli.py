@@ -1,0 +1,125 @@
+"""The command line: Hydra, with every mistake of the user answered in one line.
+
+Imports Hydra alone, so that `--help` and `--cfg job` answer at once.
+"""
+
+import difflib
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cifar10.errors import UserError
+
+CONF = Path(__file__).parent.parent / "conf"
+
+
+def command(config_name: str) -> Callable:
+    """Decorate a function of the composed configuration as the program's main function.
+
+    What it raises as UserError ends the program with that line and exit code, and an untouched run folder is removed.
+    HYDRA_FULL_ERROR=1 shows tracebacks instead.
+    """
+
+    def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def job(cfg: DictConfig) -> object:
+            try:
+                return function(cfg)
+            except UserError as error:
+                remove_unused_folder()
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise  # Hydra goes on with the other jobs, and raises this again at the end
+                fail(error)
+
+        @functools.wraps(function)
+        def main() -> None:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                return hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exception itself
+            try:
+                sys.argv[1:] = resume_arguments(sys.argv[1:])
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+            except UserError as error:
+                fail(error)
+            except (HydraException, OmegaConfBaseException) as error:
+                fail(UserError(explain(error, config_name)))
+
+        return main
+
+    return decorate
+
+
+def fail(error: UserError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def remove_unused_folder() -> None:
+    """Remove the job's folder if it holds nothing but what Hydra put there."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    log_file = folder / f"{HydraConfig.get().job.name}.log"
+    if set(folder.iterdir()) - {folder / ".hydra", log_file}:
+        return
+    for file in [*folder.glob(".hydra/*.yaml"), log_file]:
+        file.unlink(missing_ok=True)
+    try:
+        (folder / ".hydra").rmdir()
+        os.removedirs(folder)
+    except OSError:
+        pass  # something else lies there: it stays
+
+
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """Turn `resume=RUN` into that run's own overrides, folder and last checkpoint; later arguments win.
+
+    Raises UserError if the folder is no run or has no checkpoint.
+    """
+    folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
+    if not folders or folders[-1] in ("", "null"):
+        return arguments
+    folder = Path(folders[-1])
+    overrides, checkpoint = folder / ".hydra" / "overrides.yaml", folder / "checkpoints" / "last.ckpt"
+    for needed in (overrides, checkpoint):
+        if not needed.is_file():
+            raise UserError(f"resume={folder}: not a run that can be resumed, {needed} does not exist")
+    own = [override for override in OmegaConf.load(overrides) if not override.startswith(("resume=", "hydra."))]
+    given = [argument for argument in arguments if not argument.startswith("resume=")]
+    keys = {argument.partition("=")[0].lstrip("+~") for argument in given}
+    own = [override for override in own if override.partition("=")[0].lstrip("+~") not in keys]
+    return [*own, *given, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """One line for what Hydra says in several."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)}"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None)
+    message = " ".join(str(error).split())
+    if key and "is not in struct" in str(cause):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            known = list(flatten(hydra.compose(config_name)))
+        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+        near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
+        return f"{key}: no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
+    return message
+
+
+def flatten(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a configuration's leaves."""
+    for key in cfg:
+        node = cfg._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            yield from flatten(node, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

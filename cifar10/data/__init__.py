@@ -1,0 +1,1 @@
+"""From image files to finished batches: sources, the datamodule, whole-batch transforms."""

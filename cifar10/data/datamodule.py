@@ -1,0 +1,209 @@
+"""From a source to batches: split, order, index, and finish each batch on the device.
+
+Images stay one uint8 tensor at native size; a batch is one index operation, and everything after it happens to the
+whole batch on the device in `on_after_batch_transfer`.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from cifar10.data.sources import SOURCES
+from cifar10.data.transforms import Augmentation, Preprocessing
+from cifar10.errors import UserError
+
+
+class CIFAR10DataModule(pl.LightningDataModule):
+    """Training, validation and test batches of a source, CIFAR-10 unless told otherwise.
+
+    root: the source's folder. source: a name in `SOURCES`.
+    batch_size: images per optimizer step, over all devices. eval_batch_size: the same for validation and test.
+    image_size: side in pixels of what the network sees; None leaves it to the model.
+    val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
+    leaves, for train_size; None takes all of them). Subsets are stratified, and a smaller one is part of every larger.
+    split_seed: draws the split, so that it never moves with `seed`, which orders and augments the batches.
+    crop_padding, flip, cutout, mixup_alpha, cutmix_alpha: see `Augmentation`.
+    """
+
+    def __init__(
+        self,
+        root: str = "data",
+        source: str = "cifar10",
+        batch_size: int = 64,
+        eval_batch_size: int = 250,
+        image_size: int | None = None,
+        val_size: int | float = 0.2,
+        train_size: int | float | None = None,
+        split_seed: int = 0,
+        seed: int = 0,
+        crop_padding: int = 0,
+        flip: bool = False,
+        cutout: int = 0,
+        mixup_alpha: float = 0.0,
+        cutmix_alpha: float = 0.0,
+    ):
+        super().__init__()
+        if source not in SOURCES:
+            raise UserError(f"data.source={source}: no such source; there are: {', '.join(SOURCES)}")
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if value < 1:
+                raise UserError(f"data.{name}={value}: at least one image a batch")
+        for name, value in (("crop_padding", crop_padding), ("cutout", cutout), ("mixup_alpha", mixup_alpha),
+                            ("cutmix_alpha", cutmix_alpha), ("seed", seed), ("split_seed", split_seed)):  # fmt: skip
+            if value < 0:
+                raise UserError(f"data.{name}={value}: cannot be negative")
+        self.source = SOURCES[source](Path(root).expanduser())
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_size, self.train_size = val_size, train_size
+        self.split_seed, self.seed = split_seed, seed
+        self.augmentation = Augmentation(crop_padding, flip, cutout, mixup_alpha, cutmix_alpha)
+        self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
+        self.is_prepared = False
+        self.splits: dict[str, tuple[Tensor, Tensor, Tensor]] = {}  # stage: images, labels, indices into them
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    def prepare_data(self) -> None:
+        if not self.is_prepared:
+            self.source.prepare()
+            self.is_prepared = True
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load what `stage` needs: "fit" and "validate" never open the test files, nor "test" the training files."""
+        if stage in (None, "fit", "validate") and "train" not in self.splits:
+            images, labels = self.source.load("train")
+            if self.augmentation.crop_padding >= min(images.shape[-2:]):
+                raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
+            train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
+            self.splits["train"] = images, labels, torch.from_numpy(train)
+            self.splits["val"] = images, labels, torch.from_numpy(val)
+        if stage in ("test", "predict") and "test" not in self.splits:
+            images, labels = self.source.load("test")
+            self.splits["test"] = images, labels, torch.arange(len(labels))
+
+    def train_dataloader(self) -> "Batches":
+        return self._batches("train", self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> "Batches":
+        return self._batches("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> "Batches":
+        return self._batches("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> "Batches":
+        return self.test_dataloader()
+
+    def _batches(self, name: str, batch_size: int, shuffle: bool = False) -> "Batches":
+        images, labels, indices = self.splits[name]
+        rank, world_size = 0, 1
+        if self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+            if device != images.device and fits(images, device):
+                images, labels = images.to(device), labels.to(device)
+                for other, kept in self.splits.items():  # training and validation share one tensor
+                    if kept[0] is self.splits[name][0]:
+                        self.splits[other] = images, labels, kept[2]
+        batches = Batches(images, labels, indices, batch_size, rank=rank, world_size=world_size)
+        if shuffle:
+            batches.shuffle(self.seed, self.augmentation, lambda: self.trainer.current_epoch if self.trainer else 0)
+        return batches
+
+    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
+        """(uint8 images, labels, draws or None) -> the network's input (B, 3, S, S) and its targets."""
+        images, labels, draws = batch
+        if draws is None:
+            return self.preprocessing(images), labels
+        return self.augmentation.apply(images, labels, draws, self.preprocessing, len(self.class_names))
+
+
+class Batches:
+    """Batches of a split, (images, labels, draws), each one index operation.
+
+    Once shuffled, an epoch's order and every image's random numbers (`draws`, else None) are a pure function of (seed,
+    epoch): no generator's state has to be saved. Batches differ by at most one image in size, so that none is too
+    small for batch normalisation. On several processes each takes its share of every batch.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.images, self.labels, self.indices = images, labels, indices
+        self.rank, self.world_size = rank, world_size
+        steps = -(-len(indices) // batch_size)
+        self.bounds = np.linspace(0, len(indices), steps + 1).round().astype(int).tolist()
+        self.augmentation: Augmentation | None = None
+
+    def shuffle(self, seed: int, augmentation: Augmentation, current_epoch: Callable[[], int]) -> None:
+        """From now on shuffle, and draw the numbers that `augmentation` wants, anew each epoch."""
+        self.seed, self.augmentation, self.current_epoch = seed, augmentation, current_epoch
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        order, draws = self.indices, None
+        if self.augmentation is not None:
+            rng = np.random.default_rng([self.seed, self.current_epoch()])
+            order = order[torch.from_numpy(rng.permutation(len(order)))]
+            draws = self.augmentation.draw(len(order), rng).to(self.images.device)
+        order = order.to(self.images.device)
+        for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
+            share = slice(start + self.rank, stop, self.world_size)
+            picked = order[share]
+            yield self.images[picked], self.labels[picked], None if draws is None else draws[share]
+
+
+def split(
+    labels: np.ndarray, train_size: int | float | None, val_size: int | float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stratified, disjoint indices for training and validation.
+
+    Raises UserError for a size that is not there.
+    """
+    total = len(labels)
+    val = size_of(val_size, total, "data.val_size", "training images")
+    if val == total:
+        raise UserError(f"data.val_size={val_size}: leaves none of the {total:,} images for training")
+    left = total - val
+    train = left if train_size is None else size_of(train_size, left, "data.train_size", f"images beside the {val:,} of validation")
+    order = stratified_order(labels, seed)
+    return order[val : val + train], order[:val]
+
+
+def size_of(size: int | float, total: int, key: str, of_what: str) -> int:
+    """A number of images from a number or, if a float, a fraction of `total`."""
+    count = round(size * total) if isinstance(size, float) else size
+    if not 1 <= count <= total:
+        raise UserError(f"{key}={size}: must be 1 to {total:,} {of_what}, or a fraction of them")
+    return count
+
+
+def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A permutation of which every prefix holds each class in its overall proportion, to within one image.
+
+    RandomState, because NumPy has frozen its stream: a split is the same for ever.
+    """
+    shuffled = np.random.RandomState(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    counts = np.bincount(labels)[labels[by_class]]
+    starts = np.searchsorted(labels[by_class], labels[by_class])
+    position = (np.arange(len(labels)) - starts + 0.5) / counts
+    return by_class[np.argsort(position, kind="stable")]
+
+
+def fits(images: Tensor, device: torch.device) -> bool:
+    """Whether the set can live on the device: in half of a GPU's free memory at most, as the network needs the rest."""
+    return device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2

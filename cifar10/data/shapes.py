@@ -1,0 +1,158 @@
+"""Ten drawn shapes in CIFAR-10's file format: a data set that needs no download.
+
+A small CNN learns it and a linear model does not: place, size, angle and colours say nothing about the class.
+"""
+
+import math
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST_FILE = "test_batch"
+META_FILE = "batches.meta"
+
+_SIZE = 32
+_ANY_ANGLE = 180
+_SMALL_ANGLE = 12  # a square stays a square, a horizontal bar stays horizontal
+
+
+def _disc(x: ndarray, y: ndarray) -> ndarray:
+    return np.sqrt(x * x + y * y) - 0.95
+
+
+def _square(x: ndarray, y: ndarray) -> ndarray:
+    return np.maximum(abs(x), abs(y)) - 0.85
+
+
+def _triangle(x: ndarray, y: ndarray) -> ndarray:
+    return np.maximum(y, 0.866 * abs(x) - 0.5 * y) - 0.6
+
+
+def _diamond(x: ndarray, y: ndarray) -> ndarray:
+    return 0.87 * abs(x) + 0.5 * abs(y) - 0.55
+
+
+def _cross(x: ndarray, y: ndarray) -> ndarray:
+    return np.maximum(np.minimum(abs(x), abs(y)) - 0.27, np.maximum(abs(x), abs(y)) - 1.0)
+
+
+def _ring(x: ndarray, y: ndarray) -> ndarray:
+    return abs(np.sqrt(x * x + y * y) - 0.78) - 0.2
+
+
+def _star(x: ndarray, y: ndarray) -> ndarray:
+    # A pentagram is what lies inside at least four of its five lines: the second largest distance decides.
+    angles = [math.tau * k / 5 for k in range(5)]
+    lines = np.stack([math.sin(angle) * x + math.cos(angle) * y for angle in angles])
+    return np.sort(lines, axis=0)[-2] - 0.38
+
+
+def _horizontal_bars(x: ndarray, y: ndarray) -> ndarray:
+    bars = np.minimum(abs(y), abs(abs(y) - 0.75)) - 0.19
+    return np.maximum(bars, abs(x) - 0.95)
+
+
+def _vertical_bars(x: ndarray, y: ndarray) -> ndarray:
+    return _horizontal_bars(y, x)
+
+
+def _checkerboard(x: ndarray, y: ndarray) -> ndarray:
+    # Four by four cells of half a radius: `across` and `down` change sign at every cell border.
+    across, down = (0.25 - abs((c + 0.25) % 1.0 - 0.5) for c in (x, y))
+    cells = -np.sign(across * down) * np.minimum(abs(across), abs(down))
+    return np.maximum(cells, np.maximum(abs(x), abs(y)) - 1.0)
+
+
+# name -> (signed distance to the outline in radii, negative inside; the largest turn in degrees that keeps the class)
+_SHAPES: dict[str, tuple[Callable[[ndarray, ndarray], ndarray], int]] = {
+    "circle": (_disc, _ANY_ANGLE),
+    "square": (_square, _SMALL_ANGLE),
+    "triangle": (_triangle, _ANY_ANGLE),
+    "diamond": (_diamond, _SMALL_ANGLE),
+    "cross": (_cross, _ANY_ANGLE),
+    "ring": (_ring, _ANY_ANGLE),
+    "star": (_star, _ANY_ANGLE),
+    "horizontal bars": (_horizontal_bars, _SMALL_ANGLE),
+    "vertical bars": (_vertical_bars, _SMALL_ANGLE),
+    "checkerboard": (_checkerboard, _SMALL_ANGLE),
+}
+SHAPE_NAMES = tuple(_SHAPES)
+
+
+def draw_shapes(count: int, seed: int) -> tuple[ndarray, ndarray]:
+    """Draw images: uint8 (count, 3, 32, 32), and labels: int64 (count,), balanced and in shuffled order.
+
+    The same arguments give the same images under any numpy: the stream of `RandomState` is frozen.
+    """
+    rng = np.random.RandomState(seed)
+    labels = rng.permutation(np.arange(count, dtype=np.int64) % len(_SHAPES))
+    radius = rng.uniform(5, 13, (count, 1, 1))
+    centre = 15.5 + rng.uniform(-1, 1, (2, count, 1, 1)) * (15.5 - radius)
+    turn = rng.uniform(-1, 1, count)
+    background = rng.randint(0, 256, (count, 3, 1, 1), np.int16)
+    foreground = (background + rng.randint(40, 217, (count, 3, 1, 1), np.int16)) % 256  # 40 or more apart
+    slope = rng.uniform(-1.5, 1.5, (2, count, 1, 1, 1))
+    noise = rng.randint(-50, 51, (count, 3, _SIZE, _SIZE), np.int16)
+
+    coverage = np.empty((count, 1, _SIZE, _SIZE))
+    row, column = np.ogrid[:_SIZE, :_SIZE]
+    x, y = (column - centre[0]) / radius, (row - centre[1]) / radius
+    for label, (distance, largest_turn) in enumerate(_SHAPES.values()):
+        mine = labels == label
+        angle = np.radians(largest_turn * turn[mine])[:, None, None]
+        cos, sin = np.cos(angle), np.sin(angle)
+        outline = distance(cos * x[mine] + sin * y[mine], cos * y[mine] - sin * x[mine])
+        coverage[mine, 0] = np.clip(0.5 - outline * radius[mine], 0, 1)  # one pixel of antialiasing
+
+    shade = slope[0] * (column - 15.5) + slope[1] * (row - 15.5)
+    images = background + shade + coverage * (foreground - background) + noise
+    return np.clip(np.rint(images), 0, 255).astype(np.uint8), labels
+
+
+class _Python2Pickler(pickle._Pickler):
+    """Pickle bytes as Python 2 pickled `str`, as in the official files, so that every CIFAR-10 reader reads ours."""
+
+    dispatch = pickle._Pickler.dispatch.copy()
+
+    def save_bytes(self, value: bytes) -> None:
+        size = len(value)
+        header = pickle.SHORT_BINSTRING + bytes([size]) if size < 256 else pickle.BINSTRING + struct.pack("<i", size)
+        self.write(header + value)
+        self.memoize(value)
+
+    dispatch[bytes] = save_bytes
+
+
+def _dump(content: dict[bytes, object], path: Path) -> None:
+    with path.open("wb") as file:
+        _Python2Pickler(file, protocol=2).dump(content)
+
+
+def write_cifar10_files(folder: str | Path, images_per_batch: int = 2000) -> None:
+    """Write five drawn training batches, a test batch and `batches.meta` into `folder`, made if need be.
+
+    Readers of the official files expect the folder to be called `cifar-10-batches-py`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, file_name in enumerate((TEST_FILE, *TRAIN_FILES)):
+        images, labels = draw_shapes(images_per_batch, seed)
+        names = [SHAPE_NAMES[label].replace(" ", "_") for label in labels]
+        batch = {
+            b"batch_label": b"training batch %d of 5" % seed if seed else b"testing batch 1 of 1",
+            b"labels": labels.tolist(),
+            b"data": images.reshape(images_per_batch, -1),
+            b"filenames": [f"{name}_s_{number:06d}.png".encode() for number, name in enumerate(names)],
+        }
+        _dump(batch, folder / file_name)
+    meta = {
+        b"num_cases_per_batch": images_per_batch,
+        b"label_names": [name.encode() for name in SHAPE_NAMES],
+        b"num_vis": 3 * _SIZE * _SIZE,
+    }
+    _dump(meta, folder / META_FILE)

@@ -1,0 +1,282 @@
+"""Where images come from: CIFAR-10's official files, drawn shapes, a folder of images.
+
+A source has `name`, `synthetic`, `class_names`, `__init__(root)`, `prepare()` (make the files exist and verify them;
+one process calls it) and `load("train" or "test")` -> (images uint8 (N, 3, H, W), contiguous, and labels int64 (N,)).
+To add a data set, write such a class and add it to `SOURCES`.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import pickle
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.datasets import utils as tv_utils
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from tqdm import tqdm
+
+from cifar10.data.shapes import META_FILE, SHAPE_NAMES, TEST_FILE, TRAIN_FILES, write_cifar10_files
+from cifar10.errors import MissingData, UserError
+
+log = logging.getLogger(__name__)
+
+_OFFICIAL = torchvision.datasets.CIFAR10  # its urls, file names and md5 sums; its loader is not used
+_BATCHES = _OFFICIAL.base_folder
+
+
+class CIFAR10:
+    """CIFAR-10 (Krizhevsky 2009): the official files in `<root>/cifar-10-batches-py/`, downloaded if absent."""
+
+    name = "CIFAR-10"
+    synthetic = False
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+
+    def prepare(self) -> None:
+        folder = self.root / _BATCHES
+        if not os.path.lexists(folder):
+            if (self.root / TEST_FILE).is_file():
+                raise UserError(
+                    f"{self.root} is not the folder that holds {_BATCHES}/: pass data.root={self.root.parent}"
+                )
+            self._fetch(folder)
+        elif faults := _faults(folder):
+            raise UserError(
+                f"CIFAR-10 in {folder} is not whole: {', '.join(faults)}; "
+                "replace these files, or delete the folder to have it downloaded afresh"
+            )
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        return _load_batches(self.root / _BATCHES, split, len(self.class_names))
+
+    def _fetch(self, folder: Path) -> None:
+        try:
+            with _scratch_folder(self.root) as scratch:
+                _download(self.root, scratch)
+                if faults := _faults(scratch / _BATCHES):
+                    raise RuntimeError(f"in the archive {', '.join(faults)}")
+                (scratch / _BATCHES).rename(folder)
+        except Exception as error:  # urllib, tarfile, zlib, the file system and torchvision share no narrower class
+            raise MissingData(
+                f"CIFAR-10 is not in {self.root} and could not be downloaded ({_cause(error)}): put {_BATCHES}/ "
+                "under a folder and pass data.root=FOLDER, or set CIFAR10_ROOT=FOLDER, "
+                "or use data=shapes (drawn images, no download)"
+            ) from error
+
+
+class Shapes:
+    """Drawn images in CIFAR-10's file format in `<root>/shapes/cifar-10-batches-py/`, written if they are absent."""
+
+    name = "shapes (drawn images, not CIFAR-10)"
+    synthetic = True
+    class_names = SHAPE_NAMES
+
+    def __init__(self, root: str | Path) -> None:
+        self.folder = Path(root).expanduser() / "shapes" / _BATCHES
+
+    def prepare(self) -> None:
+        absent = [name for name in (*TRAIN_FILES, TEST_FILE, META_FILE) if not (self.folder / name).is_file()]
+        if not absent:
+            return
+        try:
+            with _scratch_folder(self.folder.parent) as scratch:
+                write_cifar10_files(scratch)
+                self.folder.mkdir(exist_ok=True)
+                for name in absent:  # one at a time: another process may be doing the same, with the same bits
+                    (scratch / name).replace(self.folder / name)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the drawn images in {self.folder} ({_cause(error)}): "
+                "pass data.root=FOLDER, a folder that can be written"
+            ) from error
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        return _load_batches(self.folder, split, len(self.class_names))
+
+
+class ImageFolder:
+    """Images in `<root>/train/<class>/` and `<root>/test/<class>/`, each resized and centre-cropped to `size` x `size`.
+
+    The folders under train name the classes, in sorted order. Training does without a test folder.
+    """
+
+    synthetic = False
+
+    def __init__(self, root: str | Path, size: int = 64) -> None:
+        self.root = Path(root).expanduser()
+        self.size = size
+        self.name = f"images in {root}"
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        return _class_folders(self.root / "train")
+
+    def prepare(self) -> None:
+        self._files("train")
+        if (self.root / "test").is_dir():
+            self._files("test")
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        paths, labels = zip(*self._files(split), strict=True)
+        images = torch.empty(len(paths), 3, self.size, self.size, dtype=torch.uint8)
+        with ThreadPoolExecutor() as pool:
+            decoded = pool.map(partial(read_image, size=self.size), paths)
+            bar = tqdm(decoded, desc=f"reading {split} images", total=len(paths), disable=None, leave=False)
+            for index, image in enumerate(bar):
+                images[index] = image
+        return images, torch.tensor(labels)
+
+    def _files(self, split: str) -> list[tuple[str, int]]:
+        """The split's image files in a fixed order, each with its label."""
+        folder = self.root / split
+        if (found := _class_folders(folder)) != self.class_names:
+            different = ", ".join(sorted(set(found) ^ set(self.class_names)))
+            raise UserError(f"{folder} must hold the same class folders as {self.root / 'train'}, unlike: {different}")
+        labels = {name: label for label, name in enumerate(self.class_names)}
+        files = make_dataset(folder, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
+        if empty := set(labels.values()) - {label for _, label in files}:
+            raise UserError(f"{folder / self.class_names[min(empty)]} holds no image ({' '.join(IMG_EXTENSIONS)})")
+        return files
+
+
+SOURCES: dict[str, type] = {"cifar10": CIFAR10, "shapes": Shapes, "folder": ImageFolder}
+
+
+def read_image(path: str | Path, size: int) -> Tensor:
+    """Read an image file as upright RGB, its shorter side resized to `size`, centre-cropped: uint8 (3, size, size)."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and its own for damaged files
+        raise UserError(f"cannot read the image {path} ({_cause(error)}): replace or remove it") from error
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    try:
+        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"cannot read {folder} ({_cause(error)}): images belong in {folder}/<class>/") from error
+    if not names:
+        raise UserError(f"{folder} holds no class folder: images belong in {folder}/<class>/")
+    return tuple(names)
+
+
+def _faults(folder: Path) -> list[str]:
+    """What is wrong with the official files in `folder`, file by file."""
+    faults = []
+    sums = [*_OFFICIAL.train_list, *_OFFICIAL.test_list, (_OFFICIAL.meta["filename"], _OFFICIAL.meta["md5"])]
+    for name, md5 in sums:
+        try:
+            if not (folder / name).is_file():
+                faults.append(f"{name} is missing")
+            elif tv_utils.calculate_md5(folder / name) != md5:
+                faults.append(f"{name} does not match its md5")
+        except OSError as error:
+            faults.append(f"{name} cannot be read ({_cause(error)})")
+    return faults
+
+
+def _download(root: Path, scratch: Path) -> None:
+    """Unpack the official archive into `scratch`: the one that lies in `root` if it is whole, else a fresh one."""
+    archive = root / _OFFICIAL.filename
+    if tv_utils.check_integrity(archive, _OFFICIAL.tgz_md5):
+        tv_utils.extract_archive(archive, scratch)
+        return
+    log.info("downloading CIFAR-10 (170 MB) to %s", root)
+    timeout = socket.getdefaulttimeout()
+    # torchvision draws its progress bar even into a file, where every redraw is kept
+    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    socket.setdefaulttimeout(30)
+    try:
+        with quiet:
+            tv_utils.download_and_extract_archive(
+                _OFFICIAL.url, scratch, filename=_OFFICIAL.filename, md5=_OFFICIAL.tgz_md5
+            )
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+@contextlib.contextmanager
+def _scratch_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder in `parent`; a `parent` made for it goes again unless something was put there."""
+    made = [folder for folder in (parent, *parent.parents) if not os.path.lexists(folder)]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=parent) as scratch:
+            yield Path(scratch)
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty: it is in use
+                folder.rmdir()
+
+
+_ARRAY_PARTS = {
+    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Unpickle numpy arrays and plain Python values and nothing else: a file with code in it executes nothing."""
+
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) not in _ARRAY_PARTS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return super().find_class(module, name)
+
+
+def _load_batches(folder: Path, split: str, classes: int) -> tuple[Tensor, Tensor]:
+    names = {"train": TRAIN_FILES, "test": (TEST_FILE,)}[split]
+    images = labels = None
+    for index, name in enumerate(names):
+        data, batch_labels = _read_batch(folder / name, classes)
+        if images is None:  # every file of a split holds equally many images
+            images = torch.empty(len(names), len(data), 3, 32, 32, dtype=torch.uint8)
+            labels = torch.empty(len(names), len(data), dtype=torch.int64)
+        if len(data) != images.shape[1]:
+            raise UserError(f"{folder / name} holds {len(data)} images, {names[0]} {images.shape[1]}: replace either")
+        images[index].view(len(data), -1).copy_(torch.from_numpy(data))
+        labels[index] = torch.from_numpy(batch_labels)
+        del data  # before the next file is read beside it
+    return images.flatten(0, 1), labels.flatten()
+
+
+def _read_batch(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The content of one batch file: images uint8 (n, 3072), one row an image in CHW order, and labels int64 (n,)."""
+    try:
+        with path.open("rb") as file:
+            batch = _PlainUnpickler(file, encoding="bytes").load()
+        if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
+            raise ValueError("it has no data and labels")
+        data, labels = batch[b"data"], np.array(batch[b"labels"])
+        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(labels), 3072):
+            raise ValueError("its data is not one row of 3072 bytes for each label")
+        if labels.dtype.kind not in "iu" or labels.ndim != 1 or not ((labels >= 0) & (labels < classes)).all():
+            raise ValueError(f"its labels are not whole numbers from 0 to {classes - 1}")
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise UserError(f"cannot read {path} as a CIFAR-10 batch ({_cause(error)}): replace or delete it") from error
+    return data, labels.astype(np.int64)
+
+
+def _cause(error: Exception) -> str:
+    """The short reason of `error`, in one line."""
+    reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+    return " ".join(f"{reason}".split())[:120] or type(error).__name__

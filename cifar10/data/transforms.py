@@ -1,0 +1,162 @@
+"""Whole-batch transforms on the device: crop, flip, mixup, cutmix, cutout, upsample, normalise.
+
+Every image has its own random numbers, and every random transform takes them as an argument: the same images and
+the same numbers give the same batch on any device, in any batch, on any number of processes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What every image goes through before the network, in training and ever after; it travels in the checkpoint.
+
+    image_size: side in pixels of the square input. mean, std: per channel, of pixels in [0, 1].
+    interpolation: a mode of `torch.nn.functional.interpolate`.
+    """
+
+    image_size: int = 32
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    interpolation: str = "bicubic"
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), channels last."""
+        images = images.to(torch.float32, memory_format=torch.channels_last)
+        mean = images.new_tensor(self.mean).view(1, -1, 1, 1) * 255
+        std = images.new_tensor(self.std).view(1, -1, 1, 1) * 255
+        return images.sub_(mean).div_(std)
+
+    def resize(self, images: Tensor) -> Tensor:
+        """float (B, 3, H, W) -> float (B, 3, image_size, image_size)."""
+        size = (self.image_size, self.image_size)
+        if images.shape[-2:] == size:
+            return images
+        smooth = self.interpolation in ("bilinear", "bicubic")
+        return F.interpolate(
+            images,
+            size,
+            mode=self.interpolation,
+            align_corners=False if smooth else None,
+            antialias=smooth and min(images.shape[-2:]) > self.image_size,
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> the network's input.
+
+        Normalising first is the same function, for the weights of an interpolation sum to one, and touches
+        (image_size / H)^2 times fewer pixels.
+        """
+        return self.resize(self.normalise(images))
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The network's input -> pixels in [0, 1], for pictures."""
+        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
+        return (images * std + mean).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The random part of the training path; every field's default is off.
+
+    crop_padding: a random crop of the native size after this many pixels of reflect padding on each side.
+    flip: mirror left-right with probability 0.5. cutout: side in native pixels of the zeroed square.
+    mixup_alpha, cutmix_alpha: the Beta(alpha, alpha) of each; with both on, each image takes one of them at random.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+
+    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
+        """Random numbers for `count` images: float32 (count, 10), columns as `apply` reads them."""
+        uniform = rng.random((count, 8), dtype=np.float32)
+        beta = [rng.beta(a, a, (count, 1)) if a > 0 else np.ones((count, 1)) for a in (self.mixup_alpha, self.cutmix_alpha)]
+        return torch.from_numpy(np.concatenate([uniform, *beta], axis=1, dtype=np.float32))
+
+    def apply(self, images: Tensor, labels: Tensor, draws: Tensor, preprocessing: Preprocessing, num_classes: int):
+        """uint8 (B, 3, H, W), labels (B,), draws (B, 10) -> the network's input and its targets.
+
+        Targets are the labels, or class probabilities (B, num_classes) under mixup and cutmix.
+        """
+        if self.crop_padding or self.flip:
+            images = crop_and_flip(images, draws[:, 0:3], self.crop_padding, self.flip)
+        images, targets = preprocessing.normalise(images), labels
+        if self.mixup_alpha or self.cutmix_alpha:
+            use_cutmix = draws[:, 3] < (0.5 if self.mixup_alpha and self.cutmix_alpha else float(self.cutmix_alpha > 0))
+            images, kept = mix(images, use_cutmix, draws[:, 8], draws[:, 9], draws[:, 4:6])
+            one_hot = F.one_hot(labels, num_classes).to(images.dtype)
+            targets = kept[:, None] * one_hot + (1 - kept[:, None]) * one_hot.flip(0)
+        if self.cutout:
+            images = cutout(images, draws[:, 6:8], self.cutout)
+        return preprocessing.resize(images), targets
+
+
+def crop_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> Tensor:
+    """Crop at a random offset of the reflect-padded image and mirror at random, as one gather.
+
+    images: (B, C, H, W), any dtype. draws: (B, 3), uniform in [0, 1): row offset, column offset, flip below 0.5.
+    Padding must be smaller than the image.
+    """
+    batch, channels, height, width = images.shape
+    offset = (draws[:, 0:2] * (2 * padding + 1)).long() - padding
+    rows = reflect(torch.arange(height, device=images.device) + offset[:, 0:1], height)  # (B, H)
+    columns = reflect(torch.arange(width, device=images.device) + offset[:, 1:2], width)  # (B, W)
+    if flip:
+        columns = torch.where(draws[:, 2:3] < 0.5, columns.flip(1), columns)
+    pixels = (rows * width)[:, :, None] + columns[:, None, :]  # (B, H, W) in the flattened image
+    pixels = pixels.view(batch, 1, -1).expand(-1, channels, -1)
+    return images.flatten(2).gather(2, pixels).view_as(images)
+
+
+def reflect(index: Tensor, size: int) -> Tensor:
+    """Fold indices that lie outside [0, size) back in, the border pixel not repeated ("reflect" padding)."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def cutout(images: Tensor, draws: Tensor, size: int) -> Tensor:
+    """Zero one random square per image (DeVries & Taylor 2017).
+
+    images: float (B, C, H, W), normalised, so that zero is the mean colour. draws: (B, 2), uniform in [0, 1): the
+    square's centre; the square may hang over the border, as in the paper.
+    """
+    height, width = images.shape[-2:]
+    top = (draws[:, 0] * height).long() - size // 2
+    left = (draws[:, 1] * width).long() - size // 2
+    return images * ~box(top, left, top + size, left + size, height, width)
+
+
+def mix(images: Tensor, use_cutmix: Tensor, mixup_kept: Tensor, cutmix_kept: Tensor, draws: Tensor):
+    """Mix each image with its partner, the image at the mirrored place in the batch.
+
+    mixup (Zhang et al. 2018) blends the two; cutmix (Yun et al. 2019, algorithm 1) pastes a box of the partner, its area
+    the fraction not kept, clipped at the border. images: float (B, C, H, W); use_cutmix: bool (B,); mixup_kept,
+    cutmix_kept: (B,) in [0, 1]; draws: (B, 2), uniform: the box's centre.
+    Returns the images and the fraction of each that is its own (B,).
+    """
+    height, width = images.shape[-2:]
+    half = (1 - cutmix_kept).sqrt() / 2
+    top, bottom = ((draws[:, 0] + sign * half).clamp(0, 1).mul(height).long() for sign in (-1, 1))
+    left, right = ((draws[:, 1] + sign * half).clamp(0, 1).mul(width).long() for sign in (-1, 1))
+    kept_in_box = 1 - ((bottom - top) * (right - left)).to(images.dtype) / (height * width)
+    own = torch.where(
+        use_cutmix.view(-1, 1, 1, 1),
+        (~box(top, left, bottom, right, height, width)).to(images.dtype),
+        mixup_kept.view(-1, 1, 1, 1),
+    )
+    return images.flip(0).lerp(images, own), torch.where(use_cutmix, kept_in_box, mixup_kept)
+
+
+def box(top: Tensor, left: Tensor, bottom: Tensor, right: Tensor, height: int, width: int) -> Tensor:
+    """One box per image as a mask: bool (B, 1, height, width), true for top <= row < bottom, left <= column < right."""
+    row = torch.arange(height, device=top.device).view(1, 1, -1, 1)
+    column = torch.arange(width, device=top.device).view(1, 1, 1, -1)
+    top, left, bottom, right = (edge.view(-1, 1, 1, 1) for edge in (top, left, bottom, right))
+    return (row >= top) & (row < bottom) & (column >= left) & (column < right)

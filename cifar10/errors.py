@@ -1,0 +1,13 @@
+"""What a user's mistake raises: the message is one line that says what is wrong and what to do."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; commands print its message, without a traceback, and exit with `exit_code`."""
+
+    exit_code = 1
+
+
+class MissingData(UserError):
+    """The data set is not there and could not be downloaded; `make train` then goes on with drawn images."""
+
+    exit_code = 66  # EX_NOINPUT of sysexits.h

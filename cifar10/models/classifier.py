@@ -1,0 +1,141 @@
+"""What both LightningModules share: the steps, the metrics, the optimizer and its learning rates."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from cifar10.errors import UserError
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """The learning rate of every parameter group at every step of [first_step, last_step).
+
+    peak: highest value by group name; a group that is not named rests at 0. schedule: "constant", or "cosine" (Loshchilov
+    & Hutter 2017, one cycle to 0), after a linear warm-up over the first `warmup` (a fraction) of the steps.
+    """
+
+    peak: dict[str, float]
+    first_step: int
+    last_step: int
+    schedule: str = "constant"
+    warmup: float = 0.0
+
+    def at(self, step: int) -> dict[str, float]:
+        steps = max(1, self.last_step - self.first_step)
+        progress = min(1.0, (step - self.first_step) / steps)
+        if progress < self.warmup:
+            factor = (progress + 1 / steps) / (self.warmup + 1 / steps)
+        elif self.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+        else:
+            factor = 1.0
+        return {name: peak * factor for name, peak in self.peak.items()}
+
+
+class ImageClassifier(pl.LightningModule):
+    """Cross-entropy training of a network from images (B, 3, S, S) to logits (B, C).
+
+    A subclass builds the network in its constructor, implements `forward`, and may name several parameter groups.
+    class_names: in the order of the labels. preprocessing: fields of `cifar10.data.transforms.Preprocessing`.
+    optimizer: "adam", "adamw" or "sgd" (Nesterov momentum 0.9). label_smoothing: Szegedy et al. 2016, section 7.
+    lr, schedule, warmup: see `LearningRates`; a callback may replace `learning_rates` for a part of the run.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        preprocessing: dict,
+        lr: float,
+        optimizer: str,
+        weight_decay: float,
+        label_smoothing: float,
+        schedule: str,
+        warmup: float,
+    ):
+        super().__init__()
+        if optimizer not in OPTIMIZERS:
+            raise UserError(f"model.optimizer={optimizer}: no such optimizer; there are: {', '.join(OPTIMIZERS)}")
+        check_schedule("model", lr, schedule, warmup)
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"model.label_smoothing={label_smoothing}: must lie in [0, 1)")
+        self.class_names, self.preprocessing = list(class_names), preprocessing
+        self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
+        self.label_smoothing, self.schedule, self.warmup = label_smoothing, schedule, warmup
+        self.learning_rates: LearningRates | None = None
+        num_classes = len(class_names)
+        self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.val_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, targets = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
+        self.train_acc.update(logits, labels)
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images))
+        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        images, labels = batch
+        logits = self(images)
+        self.val_acc.update(logits, labels)
+        self.val_confusion.update(logits, labels)
+        options = {"prog_bar": True, "batch_size": len(images), "logger": self.trainer.state.fn == "fit"}
+        self.log("val/loss", F.cross_entropy(logits, labels), sync_dist=True, **options)
+        self.log("val/acc", self.val_acc, **options)
+
+    def on_validation_epoch_start(self) -> None:
+        self.val_confusion.reset()
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) in float32 and labels (B,)."""
+        images, labels = batch
+        return self(images).float(), labels
+
+    def parameter_groups(self) -> dict[str, Iterable[tuple[str, nn.Parameter]]]:
+        """Named parameters by group; every group is in the optimizer from the first step, frozen or not."""
+        return {"network": self.named_parameters()}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = []
+        for name, parameters in self.parameter_groups().items():
+            parameters = [parameter for _, parameter in parameters]
+            groups.append({"name": name, "role": name, "params": [p for p in parameters if p.ndim > 1]})
+            # Biases and normalisation are not decayed (Loshchilov & Hutter's code, He et al. 2019, section 3.1).
+            groups.append({"name": f"{name}_1d", "role": name, "params": [p for p in parameters if p.ndim <= 1]})
+            groups[-1]["weight_decay"] = 0.0
+        extra = {"momentum": 0.9, "nesterov": True} if self.optimizer_name == "sgd" else {}
+        return OPTIMIZERS[self.optimizer_name](groups, lr=self.lr, weight_decay=self.weight_decay, **extra)
+
+    def on_train_start(self) -> None:
+        if self.learning_rates is None:
+            steps = self.trainer.estimated_stepping_batches
+            peak = dict.fromkeys(self.parameter_groups(), self.lr)
+            self.learning_rates = LearningRates(peak, 0, steps, self.schedule, self.warmup)
+
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        rates = self.learning_rates.at(self.trainer.global_step)
+        for group in self.optimizers().param_groups:
+            group["lr"] = rates.get(group["role"], 0.0)
+
+
+def check_schedule(owner: str, lr: float, schedule: str, warmup: float) -> None:
+    """Raise UserError for a learning rate or a schedule that cannot be."""
+    if not 0 < lr < math.inf:
+        raise UserError(f"{owner}.lr={lr}: must be a positive number")
+    if schedule not in SCHEDULES:
+        raise UserError(f"{owner}.schedule={schedule}: no such schedule; there are: {', '.join(SCHEDULES)}")
+    if not 0 <= warmup < 1:
+        raise UserError(f"{owner}.warmup={warmup}: must be a fraction of the steps, in [0, 1)")

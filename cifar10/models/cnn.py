@@ -1,0 +1,39 @@
+"""The CNN from scratch as a LightningModule."""
+
+import torch
+from torch import Tensor
+
+from cifar10.errors import UserError
+from cifar10.models.classifier import ImageClassifier
+from cifar10.models.networks import CNN
+
+
+class ScratchCNN(ImageClassifier):
+    """`CNN` on pixels / 255, trained from scratch; the defaults are the Keras notebook's recipe."""
+
+    def __init__(
+        self,
+        class_names: list[str],
+        image_size: int | None = None,
+        widths: list[int] | tuple[int, ...] = (32, 64, 128),
+        hidden: int = 128,
+        dropout: float = 0.5,
+        lr: float = 1e-3,
+        optimizer: str = "adam",
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+        schedule: str = "constant",
+        warmup: float = 0.0,
+    ):
+        image_size = 32 if image_size is None else image_size
+        preprocessing = {"image_size": image_size, "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
+        super().__init__(class_names, preprocessing, lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
+        self.save_hyperparameters(logger=False)
+        try:
+            network = CNN(len(class_names), image_size, tuple(widths), hidden, dropout)
+        except ValueError as error:
+            raise UserError(f"data.image_size={image_size}: {error}") from error
+        self.network = network.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)

@@ -1,0 +1,140 @@
+"""A pretrained timm backbone, EfficientNet-B0 unless told otherwise, with a new head."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from cifar10.errors import UserError
+from cifar10.models.classifier import ImageClassifier
+
+log = logging.getLogger(__name__)
+
+
+class EfficientNet(ImageClassifier):
+    """Backbone, global average pool, dropout, linear head (Tan & Le 2019).
+
+    backbone: any timm name. pretrained: start from timm's ImageNet weights (downloaded), or from `weights`, a local
+    .safetensors or .pth file of the backbone; a classifier in it is left out.
+    image_size: side of the input in pixels; None takes the weights' own (224 for B0). Mean, standard deviation and
+    interpolation are always the weights' own, from timm's data config.
+    drop_path: highest stochastic depth rate (Huang et al. 2016) of the backbone's blocks, where it has them.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        backbone: str = "tf_efficientnet_b0.in1k",
+        pretrained: bool = True,
+        weights: str | None = None,
+        image_size: int | None = None,
+        dropout: float = 0.3,
+        drop_path: float = 0.0,
+        lr: float = 1e-3,
+        optimizer: str = "adamw",
+        weight_decay: float = 0.01,
+        label_smoothing: float = 0.0,
+        schedule: str = "constant",
+        warmup: float = 0.0,
+    ):
+        network = create_backbone(backbone, pretrained and weights is None, image_size, drop_path)
+        config = timm.data.resolve_model_data_config(network)
+        image_size = config["input_size"][-1] if image_size is None else image_size
+        check_image_size(network, backbone, image_size)
+        preprocessing = {"image_size": image_size} | {k: config[k] for k in ("mean", "std", "interpolation")}
+        super().__init__(class_names, preprocessing, lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
+        if weights is not None:
+            load_weights(network, weights, backbone)
+        pretrained, weights = False, None  # a checkpoint brings its own weights: nothing to fetch when it is loaded
+        self.save_hyperparameters(ignore=["network", "config", "preprocessing"], logger=False)
+        self.backbone = network.to(memory_format=torch.channels_last)
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(network.num_features, len(class_names)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.backbone(images))
+
+    def parameter_groups(self) -> dict[str, Iterable[tuple[str, nn.Parameter]]]:
+        return {"head": self.head.named_parameters(), "backbone": self.backbone.named_parameters()}
+
+    def backbone_blocks(self) -> list[list[nn.Parameter]]:
+        """The backbone's parameters by block, from the input: the stem, then each whole block as timm groups them.
+
+        The convolution behind the last block belongs to that block: B0 has the stem and 16 MBConv blocks.
+        """
+        groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=False))
+        parameters = dict(self.backbone.named_parameters())
+        return [[parameters[name] for name in groups[index]] for index in sorted(groups)]
+
+
+def create_backbone(name: str, pretrained: bool, image_size: int | None, drop_path: float) -> nn.Module:
+    """timm's network without its classifier; UserError for a name that timm lacks or weights that do not arrive."""
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        near = timm.list_models(f"*{base}*")[:5] or timm.list_models(f"{base[:6]}*")[:5]
+        raise UserError(f"model.backbone={name}: timm has no such model; near: {', '.join(near) or 'see timm.list_models()'}")
+    tags = [config.partition(".")[2] for config in timm.list_pretrained(f"{base}.*")]
+    if tag and tag not in tags:
+        raise UserError(f"model.backbone={name}: timm has no such weights; {base} has: {', '.join(tags)}")
+    options = {"drop_path_rate": drop_path} if drop_path else {}
+    if image_size is not None and timm.get_pretrained_cfg(name).fixed_input_size:
+        options["img_size"] = image_size  # a transformer's position embedding is made for one size
+    if pretrained:
+        log.info("loading %s, ImageNet weights from timm (downloaded the first time)", name)
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's concern
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise UserError(
+            f"model.backbone={name}: its ImageNet weights could not be loaded ({type(error).__name__}); pass a local"
+            " file, model.weights=FILE, or start from random weights, model.pretrained=false"
+        ) from error
+
+
+def check_image_size(network: nn.Module, name: str, image_size: int) -> None:
+    """UserError if the image is smaller than one pixel of the last feature map."""
+    info = getattr(network, "feature_info", None) or [{"reduction": 1}]
+    smallest = max(stage["reduction"] for stage in info)
+    if image_size < smallest:
+        raise UserError(f"data.image_size={image_size}: {name} needs images of at least {smallest} pixels")
+
+
+def load_weights(network: nn.Module, path: str, name: str) -> None:
+    """Put a local file's tensors into the backbone; UserError that names the tensors if they do not fit."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(f"model.weights={path}: no such file")
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors, zip and pickle each raise their own kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"model.weights={path}: cannot be read as weights ({reason})") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    classifier = f"{network.default_cfg.get('classifier', 'classifier')}."
+    state = {key: value for key, value in state.items() if not key.startswith(classifier)}
+    wanted = network.state_dict()
+    # Torch files older than 0.4.1 lack the step counter of batch normalisation, which nothing here reads.
+    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in wanted]
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    problems = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if names
+    ]
+    if problems:
+        raise UserError(f"model.weights={path}: does not fit {name}: tensors {'; '.join(problems)}")
+    network.load_state_dict(state, strict=False)
