@@ -141,6 +141,8 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     train, val = (len(datamodule.splits[name][2]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if datamodule.source.synthetic:
+        log.warning("DRAWN IMAGES, NOT CIFAR-10: no figure of this run says anything about CIFAR-10")
     log.info(f"{cfg.name}: {parameters:,} parameters, input {model.preprocessing['image_size']} px")
     log.info(f"{datamodule.source.name}: {train:,} images to train on, {val:,} to validate")
     log.info(f"{where}, precision {trainer.precision}; results go to {os.path.relpath(cfg.output_dir)}")

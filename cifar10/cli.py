@@ -65,6 +65,8 @@ def fail(error: UserError) -> None:
 
 def remove_unused_folder() -> None:
     """Remove the job's folder if it holds nothing but what Hydra put there."""
+    if HydraConfig.get().output_subdir is None:
+        return  # this command has no folder of its own
     folder = Path(HydraConfig.get().runtime.output_dir)
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     if set(folder.iterdir()) - {folder / ".hydra", log_file}:

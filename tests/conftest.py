@@ -1,0 +1,71 @@
+"""Shared by all tests: a small drawn data set, tiny models, and the commands run in this process."""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.data.shapes import write_cifar10_files
+
+PROJECT = Path(__file__).parent.parent
+TINY_BACKBONE = "test_efficientnet.r160_in1k"  # timm's own, for tests
+
+
+@pytest.fixture(scope="session")
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root for `data=shapes` with 5 x 40 training and 40 test images."""
+    root = tmp_path_factory.mktemp("data")
+    folder = root / "shapes" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    write_cifar10_files(folder, images_per_batch=40)
+    return root
+
+
+@pytest.fixture
+def datamodule(shapes_root: Path) -> CIFAR10DataModule:
+    return CIFAR10DataModule(root=str(shapes_root), source="shapes", batch_size=32, flip=True, crop_padding=4)
+
+
+class Command:
+    """Runs train.py or evaluate.py in this process, in its own folder."""
+
+    def __init__(self, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+        self.out = self.err = ""
+
+    def __call__(self, script: str, *arguments: str) -> int:
+        """The exit code; what was printed is in `out` and `err`."""
+        GlobalHydra.instance().clear()
+        self.monkeypatch.setattr(sys, "argv", [script, *arguments])
+        self.capsys.readouterr()
+        try:
+            runpy.run_path(str(PROJECT / script), run_name="__main__")
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        self.out, self.err = self.capsys.readouterr()
+        return code
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path) -> Command:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return Command(capsys, monkeypatch)
+
+
+@pytest.fixture
+def tiny(shapes_root: Path) -> list[str]:
+    """Overrides that make any run small: drawn images, two steps an epoch."""
+    return [
+        "data=shapes",
+        f"data.root={shapes_root}",
+        "data.batch_size=80",
+        "trainer.max_epochs=1",
+        "trainer.enable_progress_bar=false",
+    ]

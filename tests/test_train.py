@@ -1,0 +1,166 @@
+"""train.py from the command line: what a run leaves behind, and how it answers mistakes."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+PROJECT = Path(__file__).parent.parent
+B0 = ["model=efficientnet_b0", "model.backbone=test_efficientnet.r160_in1k", "model.pretrained=false", "data.image_size=32"]
+
+
+def the_run(folder: Path) -> Path:
+    [checkpoint] = folder.glob("outputs/*/*/checkpoints/best.ckpt")
+    return checkpoint.parent.parent
+
+
+def tags(run: Path, stage: str, kind: str) -> set[str]:
+    events = EventAccumulator(str(run / "tensorboard" / stage))
+    events.Reload()
+    return set(events.Tags()[kind])
+
+
+def test_a_run_leaves_a_complete_folder(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "trainer.max_epochs=2") == 0
+    run = the_run(tmp_path)
+    assert run.parent.name == "cnn"
+    names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+    assert {".hydra/config.yaml", ".hydra/overrides.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt",
+            "metrics.csv", "train.log"} <= names  # fmt: skip
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert {"train/loss", "train/acc", "val/loss", "val/acc", "lr/network", "seconds", "step"} <= rows[0].keys()
+
+
+def test_the_end_says_the_result_where_it_lies_and_what_to_do_next(command, tiny, tmp_path):
+    command("train.py", *tiny)
+    run = the_run(tmp_path).relative_to(tmp_path)
+    assert f"python evaluate.py run={run}" in command.out
+    assert "validation accuracy" in command.out
+    assert "not CIFAR-10" in command.out, "drawn images are never taken for CIFAR-10"
+
+
+def test_tensorboard_has_train_and_validation_on_one_chart_and_the_pictures(command, tiny, tmp_path):
+    assert command("train.py", *tiny, *B0, "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1") == 0
+    run = the_run(tmp_path)
+    assert tags(run, "train", "scalars") == tags(run, "val", "scalars") == {"loss", "acc"}
+    assert {"phase", "lr/head", "lr/backbone"} <= tags(run, "", "scalars")
+    assert tags(run, "", "images") == {"training images as the network sees them", "validation confusion matrix"}
+    assert "_hparams_/session_start_info" in tags(run, "", "tensors") | hparams_plugins(run)
+
+
+def hparams_plugins(run: Path) -> set[str]:
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    return set(events.summary_metadata)
+
+
+def test_training_returns_the_validation_accuracy_of_the_best_checkpoint(command, tiny, tmp_path):
+    command("train.py", *tiny, "trainer.max_epochs=2")
+    run = the_run(tmp_path)
+    with (run / "metrics.csv").open() as file:
+        best = min(csv.DictReader(file), key=lambda row: float(row["val/loss"]))
+    assert f"validation accuracy   {float(best['val/acc']):.4f}" in command.out
+    assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == int(best["epoch"])
+
+
+def test_training_never_opens_the_test_files(command, tiny, tmp_path, shapes_root):
+    copy = tmp_path / "copy" / "shapes" / "cifar-10-batches-py"
+    copy.mkdir(parents=True)
+    for file in (shapes_root / "shapes" / "cifar-10-batches-py").iterdir():
+        (copy / file.name).write_bytes(b"no pickle" if file.name == "test_batch" else file.read_bytes())
+    assert command("train.py", *tiny, f"data.root={tmp_path / 'copy'}") == 0
+
+
+def test_the_same_command_twice_gives_the_same_weights(command, tiny, tmp_path):
+    states = []
+    for name in ("one", "two"):
+        assert command("train.py", *tiny, "data.flip=true", "data.cutout=8", f"hydra.run.dir=outputs/cnn/{name}") == 0
+        states.append(torch.load(f"outputs/cnn/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_an_interrupted_run_goes_on_in_its_own_folder(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "seed=3") == 0
+    run = the_run(tmp_path)
+    assert command("train.py", f"resume={run.relative_to(tmp_path)}", "trainer.max_epochs=3") == 0
+    assert the_run(tmp_path) == run
+    with (run / "metrics.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
+
+
+def test_a_sweep_runs_every_job_though_one_fails(command, tiny, tmp_path):
+    assert command("train.py", "-m", *tiny, "data.image_size=32,8,22") == 1
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*/checkpoints/best.ckpt"))) == 2
+    assert "data.image_size=8" in command.err and "Traceback" not in command.err
+
+
+MISTAKES = {
+    "misspelt key": (["data.bacth_size=8"], "data.bacth_size: no such setting; did you mean data.batch_size"),
+    "unknown key added": (["+data.batchsize=8"], "data.batchsize"),
+    "unknown model": (["model=resnet"], "model=resnet: no such choice; model has: cnn, efficientnet_b0"),
+    "unknown data": (["data=cifar"], "data=cifar: no such choice"),
+    "not a number": (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
+    "zero batch": (["data.batch_size=0"], "data.batch_size=0"),
+    "negative lr": (["model.lr=-1"], "model.lr=-1"),
+    "unknown optimizer": (["model.optimizer=adamm"], "adamm"),
+    "image too small": (["data.image_size=16"], "data.image_size=16: 3 blocks need images of at least 22 pixels"),
+    "image too small for B0": ([*B0, "data.image_size=1"], "data.image_size=1"),
+    "too many GPUs": (["trainer.devices=99"], "trainer.devices=99: this machine has"),
+    "too many training images": (["data.train_size=1000"], "data.train_size=1000"),
+    "bad seed": (["seed=-1"], "seed=-1"),
+    "weights not there": ([*B0, "model.weights=nowhere.pth"], "model.weights=nowhere.pth: no such file"),
+    "unknown backbone": ([*B0, "model.backbone=efficientnet_c0"], "model.backbone=efficientnet_c0"),
+    "resume from nowhere": (["resume=outputs/nothing"], "resume=outputs/nothing"),
+    "bad trainer value": (["trainer.max_epochs=ten"], "trainer.max_epochs=ten"),
+    "bad precision": (["trainer.precision=8"], "trainer"),
+    "no such override syntax": (["data.batch_size"], "data.batch_size"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_answered_in_one_line_and_leaves_nothing_behind(command, tiny, tmp_path, mistake):
+    arguments, answer = MISTAKES[mistake]
+    data = [argument for argument in tiny if not any(argument.startswith(f"{a.partition('=')[0]}=") for a in arguments)]
+    assert command("train.py", *data, *arguments) == 1
+    assert command.err.startswith("error: ") and len(command.err.splitlines()) == 1, command.err
+    assert answer in command.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_absent_data_is_one_line_with_three_ways_on_and_its_own_exit_code(command, tmp_path, monkeypatch):
+    def no_network(*arguments, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr("cifar10.data.sources._download", no_network)
+    assert command("train.py", "data.root=nowhere") == 66
+    assert all(way in command.err for way in ("data.root=", "CIFAR10_ROOT", "data=shapes"))
+    assert len(command.err.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+def test_help_and_cfg_import_nothing_heavy():
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', sys.argv[1], *sys.argv[2:]]\n"
+        "try: runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'timm', 'pytorch_lightning', 'matplotlib'} & set(sys.modules)))"
+    )
+    for flags in (["--help"], ["--cfg", "job"]):
+        result = subprocess.run([sys.executable, "-c", code, *flags], cwd=PROJECT, capture_output=True, text=True)
+        assert result.stdout.rstrip().endswith("[]"), result.stdout[-300:] + result.stderr
+
+
+def test_a_bug_keeps_its_traceback(command, tiny, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("cifar10.data.transforms.Preprocessing.normalise", broken)
+    with pytest.raises(ZeroDivisionError):
+        command("train.py", *tiny)
