@@ -1,9 +1,9 @@
 """One training run: compose -> seed -> build -> fit -> evaluate the best checkpoint on validation.
 
-    python train.py                                            the CNN from scratch
-    python train.py model=efficientnet_b0 trainer.devices=1    a pretrained backbone in two phases
-    python train.py -m model=cnn,efficientnet_b0 seed=0,1,2    a sweep
-    python train.py resume=outputs/cnn/2026-01-31_12-00-00     go on with an interrupted run
+python train.py                                            the CNN from scratch
+python train.py model=efficientnet_b0 trainer.devices=1    a pretrained backbone in two phases
+python train.py -m model=cnn,efficientnet_b0 seed=0,1,2    a sweep
+python train.py resume=outputs/cnn/2026-01-31_12-00-00     go on with an interrupted run
 """
 
 from omegaconf import DictConfig
@@ -16,20 +16,20 @@ def main(cfg: DictConfig) -> float:
     """Train as configured; returns the best checkpoint's validation accuracy, for sweepers to maximise."""
     import pytorch_lightning as pl
 
-    from cifar10 import build
+    from cifar10 import build, runs
 
     build.check_seed(cfg.seed)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.build_data(cfg)
     model = build.build_model(cfg, datamodule)
     trainer = build.build_trainer(cfg)
-    build.announce(cfg, model, datamodule, trainer)
+    runs.announce(cfg, model, datamodule, trainer)
 
     resume_from = f"{cfg.resume}/checkpoints/last.ckpt" if cfg.resume else None
     trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True)
     best = trainer.checkpoint_callback.best_model_path
     trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    build.conclude(cfg, datamodule, trainer)
+    runs.conclude(cfg, datamodule, trainer)
     return float(trainer.callback_metrics["val/acc"])
 
 

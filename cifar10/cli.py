@@ -3,6 +3,7 @@
 Imports Hydra alone, so that `--help` and `--cfg job` answer at once.
 """
 
+import contextlib
 import difflib
 import functools
 import os
@@ -20,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar10.errors import UserError
 
 CONF = Path(__file__).parent.parent / "conf"
+SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def command(config_name: str) -> Callable:
@@ -38,20 +40,23 @@ def command(config_name: str) -> Callable:
                 remove_unused_folder()
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise  # Hydra goes on with the other jobs, and raises this again at the end
+                if SHOW_TRACEBACKS:
+                    raise
                 fail(error)
 
         @functools.wraps(function)
         def main() -> None:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
-                return hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # hand us the exception itself
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
             try:
                 sys.argv[1:] = resume_arguments(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-            except UserError as error:
-                fail(error)
-            except (HydraException, OmegaConfBaseException) as error:
-                fail(UserError(explain(error, config_name)))
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                if SHOW_TRACEBACKS:
+                    raise
+                fail(error if isinstance(error, UserError) else UserError(explain(error, config_name)))
+            finally:
+                if not SHOW_TRACEBACKS:
+                    del os.environ["HYDRA_FULL_ERROR"]
 
         return main
 
@@ -73,11 +78,10 @@ def remove_unused_folder() -> None:
         return
     for file in [*folder.glob(".hydra/*.yaml"), log_file]:
         file.unlink(missing_ok=True)
-    try:
-        (folder / ".hydra").rmdir()
-        os.removedirs(folder)
-    except OSError:
-        pass  # something else lies there: it stays
+    below = [folder / ".hydra", folder, *folder.parents]
+    with contextlib.suppress(OSError):  # something else lies there: it stays
+        for empty in below[: below.index(Path.cwd())] if Path.cwd() in below else below[:2]:
+            empty.rmdir()
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:

@@ -11,3 +11,9 @@ class MissingData(UserError):
     """The data set is not there and could not be downloaded; `make train` then goes on with drawn images."""
 
     exit_code = 66  # EX_NOINPUT of sysexits.h
+
+
+def cause_of(error: Exception) -> str:
+    """The short reason of `error`, in one line."""
+    reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
+    return " ".join(f"{reason}".split())[:120] or type(error).__name__

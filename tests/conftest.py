@@ -54,9 +54,11 @@ class Command:
 @pytest.fixture
 def command(capsys, monkeypatch, tmp_path) -> Command:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "environ", os.environ.copy())
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    return Command(capsys, monkeypatch)
+    environment = dict(os.environ)
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    yield Command(capsys, monkeypatch)
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """train.py from the command line: what a run leaves behind, and how it answers mistakes."""
 
 import csv
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +10,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 PROJECT = Path(__file__).parent.parent
-B0 = ["model=efficientnet_b0", "model.backbone=test_efficientnet.r160_in1k", "model.pretrained=false", "data.image_size=32"]
+B0 = [
+    "model=efficientnet_b0",
+    "model.backbone=test_efficientnet.r160_in1k",
+    "model.pretrained=false",
+    "data.image_size=32",
+]
 
 
 def the_run(folder: Path) -> Path:

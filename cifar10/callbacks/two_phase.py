@@ -20,7 +20,8 @@ class TwoPhaseFineTuning(pl.Callback):
     back. Phase 2 lasts to the end of the run, or until its own `val/loss` has not improved for `patience` epochs.
     patience: None runs both phases to their end. unfreeze_fraction: of the backbone's blocks, in (0, 1].
     lr: highest learning rate of phase 2, of the unfrozen blocks and, unless `head_lr` says otherwise, of the head;
-    schedule, warmup: over phase 2, see `LearningRates`. Phase 1 has the model's own. The optimizer starts phase 2 afresh.
+    schedule, warmup: over phase 2, see `LearningRates`. Phase 1 has the model's own. The optimizer starts phase 2
+    afresh.
 
     Frozen means that nothing moves: no gradients, and evaluation mode, so batch normalisation keeps its statistics
     and stochastic depth rests. The phase is a function of the epoch and of `switch_epoch` alone, which checkpoints

@@ -4,6 +4,7 @@ Images stay one uint8 tensor at native size; a batch is one index operation, and
 whole batch on the device in `on_after_batch_transfer`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     root: the source's folder. source: a name in `SOURCES`.
     batch_size: images per optimizer step, over all devices. eval_batch_size: the same for validation and test.
-    image_size: side in pixels of what the network sees; None leaves it to the model.
+    image_size: side in pixels of what the network sees; None leaves it to the trainer's model, which must agree.
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
     leaves, for train_size; None takes all of them). Subsets are stratified, and a smaller one is part of every larger.
     split_seed: draws the split, so that it never moves with `seed`, which orders and augments the batches.
@@ -54,13 +55,16 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 raise UserError(f"data.{name}={value}: at least one image a batch")
         for name, value in (("crop_padding", crop_padding), ("cutout", cutout), ("mixup_alpha", mixup_alpha),
                             ("cutmix_alpha", cutmix_alpha), ("seed", seed), ("split_seed", split_seed)):  # fmt: skip
-            if value < 0:
-                raise UserError(f"data.{name}={value}: cannot be negative")
+            if not 0 <= value < math.inf:
+                raise UserError(f"data.{name}={value}: must be a number from 0 up")
+        if image_size is not None and image_size < 1:
+            raise UserError(f"data.image_size={image_size}: at least one pixel")
         self.source = SOURCES[source](Path(root).expanduser())
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
         self.split_seed, self.seed = split_seed, seed
         self.augmentation = Augmentation(crop_padding, flip, cutout, mixup_alpha, cutmix_alpha)
+        self.image_size = image_size
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
         self.is_prepared = False
         self.splits: dict[str, tuple[Tensor, Tensor, Tensor]] = {}  # stage: images, labels, indices into them
@@ -75,7 +79,18 @@ class CIFAR10DataModule(pl.LightningDataModule):
             self.is_prepared = True
 
     def setup(self, stage: str | None = None) -> None:
-        """Load what `stage` needs: "fit" and "validate" never open the test files, nor "test" the training files."""
+        """Load what `stage` needs, and take over the preprocessing of the trainer's model.
+
+        "fit" and "validate" never open the test files, "test" and "predict" never the training files.
+        """
+        wanted = getattr(self.trainer and self.trainer.lightning_module, "preprocessing", None)
+        if wanted is not None:
+            self.preprocessing = Preprocessing(**wanted)
+            if self.image_size not in (None, self.preprocessing.image_size):
+                raise UserError(
+                    f"data.image_size={self.image_size}: the model is made for {self.preprocessing.image_size} pixels;"
+                    " give it the same image_size, or leave it to the model"
+                )
         if stage in (None, "fit", "validate") and "train" not in self.splits:
             images, labels = self.source.load("train")
             if self.augmentation.crop_padding >= min(images.shape[-2:]):
@@ -177,15 +192,16 @@ def split(
     val = size_of(val_size, total, "data.val_size", "training images")
     if val == total:
         raise UserError(f"data.val_size={val_size}: leaves none of the {total:,} images for training")
-    left = total - val
-    train = left if train_size is None else size_of(train_size, left, "data.train_size", f"images beside the {val:,} of validation")
+    train = left = total - val
+    if train_size is not None:
+        train = size_of(train_size, left, "data.train_size", f"images beside the {val:,} of validation")
     order = stratified_order(labels, seed)
     return order[val : val + train], order[:val]
 
 
 def size_of(size: int | float, total: int, key: str, of_what: str) -> int:
     """A number of images from a number or, if a float, a fraction of `total`."""
-    count = round(size * total) if isinstance(size, float) else size
+    count = round(size * total) if isinstance(size, float) and math.isfinite(size) else size
     if not 1 <= count <= total:
         raise UserError(f"{key}={size}: must be 1 to {total:,} {of_what}, or a fraction of them")
     return count
@@ -194,14 +210,14 @@ def size_of(size: int | float, total: int, key: str, of_what: str) -> int:
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     """A permutation of which every prefix holds each class in its overall proportion, to within one image.
 
+    With classes of unequal size, to within 0.5 + C / 2 times the class's share, for C classes.
     RandomState, because NumPy has frozen its stream: a split is the same for ever.
     """
     shuffled = np.random.RandomState(seed).permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)[labels[by_class]]
-    starts = np.searchsorted(labels[by_class], labels[by_class])
-    position = (np.arange(len(labels)) - starts + 0.5) / counts
-    return by_class[np.argsort(position, kind="stable")]
+    rank = np.arange(len(labels)) - np.searchsorted(labels[by_class], labels[by_class])
+    return by_class[np.argsort((rank + 0.5) / counts, kind="stable")]
 
 
 def fits(images: Tensor, device: torch.device) -> bool:

@@ -1,20 +1,16 @@
-"""Ten drawn shapes in CIFAR-10's file format: a data set that needs no download.
+"""Ten drawn shapes: a data set that needs no download.
 
 A small CNN learns it and a linear model does not: place, size, angle and colours say nothing about the class.
 """
 
 import math
-import pickle
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy import ndarray
 
-TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
-TEST_FILE = "test_batch"
-META_FILE = "batches.meta"
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES, dump_batch
 
 _SIZE = 32
 _ANY_ANGLE = 180
@@ -114,25 +110,6 @@ def draw_shapes(count: int, seed: int) -> tuple[ndarray, ndarray]:
     return np.clip(np.rint(images), 0, 255).astype(np.uint8), labels
 
 
-class _Python2Pickler(pickle._Pickler):
-    """Pickle bytes as Python 2 pickled `str`, as in the official files, so that every CIFAR-10 reader reads ours."""
-
-    dispatch = pickle._Pickler.dispatch.copy()
-
-    def save_bytes(self, value: bytes) -> None:
-        size = len(value)
-        header = pickle.SHORT_BINSTRING + bytes([size]) if size < 256 else pickle.BINSTRING + struct.pack("<i", size)
-        self.write(header + value)
-        self.memoize(value)
-
-    dispatch[bytes] = save_bytes
-
-
-def _dump(content: dict[bytes, object], path: Path) -> None:
-    with path.open("wb") as file:
-        _Python2Pickler(file, protocol=2).dump(content)
-
-
 def write_cifar10_files(folder: str | Path, images_per_batch: int = 2000) -> None:
     """Write five drawn training batches, a test batch and `batches.meta` into `folder`, made if need be.
 
@@ -149,10 +126,10 @@ def write_cifar10_files(folder: str | Path, images_per_batch: int = 2000) -> Non
             b"data": images.reshape(images_per_batch, -1),
             b"filenames": [f"{name}_s_{number:06d}.png".encode() for number, name in enumerate(names)],
         }
-        _dump(batch, folder / file_name)
+        dump_batch(batch, folder / file_name)
     meta = {
         b"num_cases_per_batch": images_per_batch,
         b"label_names": [name.encode() for name in SHAPE_NAMES],
         b"num_vis": 3 * _SIZE * _SIZE,
     }
-    _dump(meta, folder / META_FILE)
+    dump_batch(meta, folder / META_FILE)

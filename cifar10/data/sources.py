@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import os
-import pickle
 import socket
 import sys
 import tempfile
@@ -27,8 +26,9 @@ from torchvision.datasets import utils as tv_utils
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from tqdm import tqdm
 
-from cifar10.data.shapes import META_FILE, SHAPE_NAMES, TEST_FILE, TRAIN_FILES, write_cifar10_files
-from cifar10.errors import MissingData, UserError
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES, load_batches
+from cifar10.data.shapes import SHAPE_NAMES, write_cifar10_files
+from cifar10.errors import MissingData, UserError, cause_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class CIFAR10:
             )
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        return _load_batches(self.root / _BATCHES, split, len(self.class_names))
+        return load_batches(self.root / _BATCHES, split, len(self.class_names))
 
     def _fetch(self, folder: Path) -> None:
         try:
@@ -72,7 +72,7 @@ class CIFAR10:
                 (scratch / _BATCHES).rename(folder)
         except Exception as error:  # urllib, tarfile, zlib, the file system and torchvision share no narrower class
             raise MissingData(
-                f"CIFAR-10 is not in {self.root} and could not be downloaded ({_cause(error)}): put {_BATCHES}/ "
+                f"CIFAR-10 is not in {self.root} and could not be downloaded ({cause_of(error)}): put {_BATCHES}/ "
                 "under a folder and pass data.root=FOLDER, or set CIFAR10_ROOT=FOLDER, "
                 "or use data=shapes (drawn images, no download)"
             ) from error
@@ -100,12 +100,12 @@ class Shapes:
                     (scratch / name).replace(self.folder / name)
         except OSError as error:
             raise UserError(
-                f"cannot write the drawn images in {self.folder} ({_cause(error)}): "
+                f"cannot write the drawn images in {self.folder} ({cause_of(error)}): "
                 "pass data.root=FOLDER, a folder that can be written"
             ) from error
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        return _load_batches(self.folder, split, len(self.class_names))
+        return load_batches(self.folder, split, len(self.class_names))
 
 
 class ImageFolder:
@@ -163,7 +163,7 @@ def read_image(path: str | Path, size: int) -> Tensor:
             image = ImageOps.exif_transpose(file).convert("RGB")
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and its own for damaged files
-        raise UserError(f"cannot read the image {path} ({_cause(error)}): replace or remove it") from error
+        raise UserError(f"cannot read the image {path} ({cause_of(error)}): replace or remove it") from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
@@ -171,7 +171,7 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        raise UserError(f"cannot read {folder} ({_cause(error)}): images belong in {folder}/<class>/") from error
+        raise UserError(f"cannot read {folder} ({cause_of(error)}): images belong in {folder}/<class>/") from error
     if not names:
         raise UserError(f"{folder} holds no class folder: images belong in {folder}/<class>/")
     return tuple(names)
@@ -188,7 +188,7 @@ def _faults(folder: Path) -> list[str]:
             elif tv_utils.calculate_md5(folder / name) != md5:
                 faults.append(f"{name} does not match its md5")
         except OSError as error:
-            faults.append(f"{name} cannot be read ({_cause(error)})")
+            faults.append(f"{name} cannot be read ({cause_of(error)})")
     return faults
 
 
@@ -224,59 +224,3 @@ def _scratch_folder(parent: Path) -> Iterator[Path]:
         for folder in made:
             with contextlib.suppress(OSError):  # not empty: it is in use
                 folder.rmdir()
-
-
-_ARRAY_PARTS = {
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickle numpy arrays and plain Python values and nothing else: a file with code in it executes nothing."""
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _ARRAY_PARTS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
-
-
-def _load_batches(folder: Path, split: str, classes: int) -> tuple[Tensor, Tensor]:
-    names = {"train": TRAIN_FILES, "test": (TEST_FILE,)}[split]
-    images = labels = None
-    for index, name in enumerate(names):
-        data, batch_labels = _read_batch(folder / name, classes)
-        if images is None:  # every file of a split holds equally many images
-            images = torch.empty(len(names), len(data), 3, 32, 32, dtype=torch.uint8)
-            labels = torch.empty(len(names), len(data), dtype=torch.int64)
-        if len(data) != images.shape[1]:
-            raise UserError(f"{folder / name} holds {len(data)} images, {names[0]} {images.shape[1]}: replace either")
-        images[index].view(len(data), -1).copy_(torch.from_numpy(data))
-        labels[index] = torch.from_numpy(batch_labels)
-        del data  # before the next file is read beside it
-    return images.flatten(0, 1), labels.flatten()
-
-
-def _read_batch(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The content of one batch file: images uint8 (n, 3072), one row an image in CHW order, and labels int64 (n,)."""
-    try:
-        with path.open("rb") as file:
-            batch = _PlainUnpickler(file, encoding="bytes").load()
-        if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
-            raise ValueError("it has no data and labels")
-        data, labels = batch[b"data"], np.array(batch[b"labels"])
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(labels), 3072):
-            raise ValueError("its data is not one row of 3072 bytes for each label")
-        if labels.dtype.kind not in "iu" or labels.ndim != 1 or not ((labels >= 0) & (labels < classes)).all():
-            raise ValueError(f"its labels are not whole numbers from 0 to {classes - 1}")
-    except Exception as error:  # a damaged pickle can raise almost anything
-        raise UserError(f"cannot read {path} as a CIFAR-10 batch ({_cause(error)}): replace or delete it") from error
-    return data, labels.astype(np.int64)
-
-
-def _cause(error: Exception) -> str:
-    """The short reason of `error`, in one line."""
-    reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
-    return " ".join(f"{reason}".split())[:120] or type(error).__name__

@@ -77,9 +77,12 @@ class Augmentation:
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
         """Random numbers for `count` images: float32 (count, 10), columns as `apply` reads them."""
-        uniform = rng.random((count, 8), dtype=np.float32)
-        beta = [rng.beta(a, a, (count, 1)) if a > 0 else np.ones((count, 1)) for a in (self.mixup_alpha, self.cutmix_alpha)]
-        return torch.from_numpy(np.concatenate([uniform, *beta], axis=1, dtype=np.float32))
+        draws = np.ones((count, 10), dtype=np.float32)
+        draws[:, :8] = rng.random((count, 8), dtype=np.float32)
+        for column, alpha in ((8, self.mixup_alpha), (9, self.cutmix_alpha)):
+            if alpha > 0:
+                draws[:, column] = rng.beta(alpha, alpha, count)
+        return torch.from_numpy(draws)
 
     def apply(self, images: Tensor, labels: Tensor, draws: Tensor, preprocessing: Preprocessing, num_classes: int):
         """uint8 (B, 3, H, W), labels (B,), draws (B, 10) -> the network's input and its targets.
@@ -136,9 +139,9 @@ def cutout(images: Tensor, draws: Tensor, size: int) -> Tensor:
 def mix(images: Tensor, use_cutmix: Tensor, mixup_kept: Tensor, cutmix_kept: Tensor, draws: Tensor):
     """Mix each image with its partner, the image at the mirrored place in the batch.
 
-    mixup (Zhang et al. 2018) blends the two; cutmix (Yun et al. 2019, algorithm 1) pastes a box of the partner, its area
-    the fraction not kept, clipped at the border. images: float (B, C, H, W); use_cutmix: bool (B,); mixup_kept,
-    cutmix_kept: (B,) in [0, 1]; draws: (B, 2), uniform: the box's centre.
+    mixup (Zhang et al. 2018) blends the two; cutmix (Yun et al. 2019, algorithm 1) pastes a box of the partner, its
+    area the fraction not kept, clipped at the border. images: float (B, C, H, W); use_cutmix: bool (B,);
+    mixup_kept, cutmix_kept: (B,) in [0, 1]; draws: (B, 2), uniform: the box's centre.
     Returns the images and the fraction of each that is its own (B,).
     """
     height, width = images.shape[-2:]

@@ -20,7 +20,8 @@ def write_evaluation(run: Path, logits: np.ndarray, labels: np.ndarray, scores: 
     folder.mkdir(exist_ok=True)
     class_names = [row["class"] for row in scores["per_class"]]
     note = f"{provenance['data']}, test split: accuracy {scores['acc']:.4f}"
-    save_figure(confusion_matrix_figure(np.array(scores["confusion_matrix"]), class_names, note), folder / "confusion_matrix.png")
+    confusion = confusion_matrix_figure(scores["confusion_matrix"], class_names, note)
+    save_figure(confusion, folder / "confusion_matrix.png")
     rows = read_epochs(run / "metrics.csv")
     if rows:
         switch = next((row["epoch"] for row in rows if row.get("phase") == 2), None)

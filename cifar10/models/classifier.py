@@ -20,8 +20,9 @@ SCHEDULES = ("constant", "cosine")
 class LearningRates:
     """The learning rate of every parameter group at every step of [first_step, last_step).
 
-    peak: highest value by group name; a group that is not named rests at 0. schedule: "constant", or "cosine" (Loshchilov
-    & Hutter 2017, one cycle to 0), after a linear warm-up over the first `warmup` (a fraction) of the steps.
+    peak: highest value by group name; a group that is not named rests at 0. schedule: "constant", or "cosine"
+    (Loshchilov & Hutter 2017, one cycle to 0), after a linear warm-up over the first `warmup`, a fraction of the
+    steps.
     """
 
     peak: dict[str, float]
@@ -68,6 +69,8 @@ class ImageClassifier(pl.LightningModule):
         check_schedule("model", lr, schedule, warmup)
         if not 0 <= label_smoothing < 1:
             raise UserError(f"model.label_smoothing={label_smoothing}: must lie in [0, 1)")
+        if not 0 <= weight_decay < math.inf:
+            raise UserError(f"model.weight_decay={weight_decay}: must be a number from 0 up")
         self.class_names, self.preprocessing = list(class_names), preprocessing
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
         self.label_smoothing, self.schedule, self.warmup = label_smoothing, schedule, warmup
@@ -83,8 +86,9 @@ class ImageClassifier(pl.LightningModule):
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
         self.train_acc.update(logits, labels)
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(images))
-        self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, batch_size=len(images))
+        options = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, **options)
+        self.log("train/acc", self.train_acc, **options)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -124,6 +128,9 @@ class ImageClassifier(pl.LightningModule):
             steps = self.trainer.estimated_stepping_batches
             peak = dict.fromkeys(self.parameter_groups(), self.lr)
             self.learning_rates = LearningRates(peak, 0, steps, self.schedule, self.warmup)
+
+    def on_train_end(self) -> None:
+        self.learning_rates = None
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         rates = self.learning_rates.at(self.trainer.global_step)

@@ -1,6 +1,8 @@
 """A pretrained timm backbone, EfficientNet-B0 unless told otherwise, with a new head."""
 
+import difflib
 import logging
+import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,8 +77,9 @@ def create_backbone(name: str, pretrained: bool, image_size: int | None, drop_pa
     """timm's network without its classifier; UserError for a name that timm lacks or weights that do not arrive."""
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        near = timm.list_models(f"*{base}*")[:5] or timm.list_models(f"{base[:6]}*")[:5]
-        raise UserError(f"model.backbone={name}: timm has no such model; near: {', '.join(near) or 'see timm.list_models()'}")
+        near = difflib.get_close_matches(base, timm.list_models(), n=4)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise UserError(f"model.backbone={name}: timm has no such model; {hint}")
     tags = [config.partition(".")[2] for config in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
         raise UserError(f"model.backbone={name}: timm has no such weights; {base} has: {', '.join(tags)}")
@@ -88,6 +91,10 @@ def create_backbone(name: str, pretrained: bool, image_size: int | None, drop_pa
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's concern
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+    except TypeError as error:
+        if not drop_path:
+            raise
+        raise UserError(f"model.drop_path={drop_path}: {base} has no stochastic depth; leave it at 0") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
@@ -115,16 +122,23 @@ def load_weights(network: nn.Module, path: str, name: str) -> None:
             state = load_file(file)
         else:
             state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's message advises to execute the file
+        raise UserError(f"model.weights={path}: cannot be read as weights (no plain file of tensors)") from error
     except Exception as error:  # safetensors, zip and pickle each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model.weights={path}: cannot be read as weights ({reason})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    classifier = f"{network.default_cfg.get('classifier', 'classifier')}."
-    state = {key: value for key, value in state.items() if not key.startswith(classifier)}
+    classifier = network.default_cfg.get("classifier") or "classifier"
+    classifier = [classifier] if isinstance(classifier, str) else classifier  # distilled transformers have two
+    state = {
+        key: value
+        for key, value in state.items()
+        if isinstance(value, Tensor) and not str(key).startswith(tuple(f"{name}." for name in classifier))
+    }
     wanted = network.state_dict()
     # Torch files older than 0.4.1 lack the step counter of batch normalisation, which nothing here reads.
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in wanted]
+    unexpected = [str(key) for key in state if key not in wanted]
     reshaped = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
         for key in wanted

@@ -1,0 +1,313 @@
+"""What both LightningModules promise: gradients, learning rates, optimizer groups, refusals and checkpoints."""
+
+import math
+
+import pytest
+import pytorch_lightning as pl
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch.utils.data import DataLoader
+
+from cifar10.data.transforms import Preprocessing
+from cifar10.errors import UserError
+from cifar10.models.classifier import ImageClassifier, LearningRates
+from cifar10.models.cnn import ScratchCNN
+from cifar10.models.efficientnet import EfficientNet
+
+NAMES = ["cat", "dog", "frog", "ship"]
+TINY = "test_efficientnet.r160_in1k"  # timm's own test model, 99,196 parameters
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:.*{message}")
+    for message in ("You are trying to `self.log", "no `val_dataloader`", "does not have many workers", "LeafSpec")
+]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def scratch_cnn(**options):
+    return ScratchCNN(NAMES, **options)
+
+
+def efficientnet(**options):
+    return EfficientNet(NAMES, **{"backbone": TINY, "pretrained": False, "image_size": 64} | options)
+
+
+both = pytest.mark.parametrize("build", [scratch_cnn, efficientnet])
+
+
+def batch_for(model, count=8):
+    size = model.preprocessing["image_size"]
+    return torch.rand(count, 3, size, size), torch.arange(count) % len(NAMES)
+
+
+def fit(model, batches, tmp_path, callbacks=(), epochs=1):
+    """Train on the batches given, as `train.py` would."""
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        callbacks=list(callbacks),
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(model, DataLoader(batches, batch_size=None))
+    return trainer
+
+
+class RatesSeen(pl.Callback):
+    """The learning rate of each group, by role, as the optimizer stepped with it."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.steps.append({group["role"]: group["lr"] for group in optimizer.param_groups})
+
+
+# the steps
+
+
+@both
+def test_every_parameter_gets_a_gradient(build):
+    model = build()
+    model.training_step(batch_for(model), 0).backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_one_small_batch_can_be_overfitted():
+    model = scratch_cnn()
+    batch = batch_for(model, 16)
+    optimizer = model.configure_optimizers()
+    for step in range(120):
+        optimizer.zero_grad()
+        model.training_step(batch, step).backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert F.cross_entropy(model.eval()(batch[0]), batch[1]) < 0.05
+
+
+@both
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_loss_is_the_smoothed_cross_entropy_of_labels_or_of_class_probabilities(build, label_smoothing):
+    model = build(label_smoothing=label_smoothing, dropout=0.0).eval()
+    images, labels = batch_for(model)
+    one_hot = F.one_hot(labels, len(NAMES)).float()
+    with torch.no_grad():
+        log_probabilities = model(images).log_softmax(1)
+        for targets, wanted in ((labels, one_hot), (0.75 * one_hot + 0.25 * one_hot.flip(0),) * 2):
+            smoothed = wanted * (1 - label_smoothing) + label_smoothing / len(NAMES)
+            expected = -(smoothed * log_probabilities).sum(1).mean()
+            torch.testing.assert_close(model.training_step((images, targets), 0), expected)
+
+
+@both
+def test_logits_and_labels_come_out_of_prediction_in_order(build):
+    model = build().eval()
+    images, labels = batch_for(model)
+    with torch.no_grad():
+        logits, out_labels = model.predict_step((images, labels), 0)
+        assert logits.shape == (8, len(NAMES)) and logits.dtype == torch.float32
+        assert torch.equal(logits, model(images)) and torch.equal(out_labels, labels)
+
+
+# learning rates
+
+
+@pytest.mark.parametrize("step", [0, 1, 50, 99])
+def test_a_constant_rate_is_its_peak_at_every_step(step):
+    assert LearningRates({"head": 0.3, "backbone": 0.1}, 0, 100).at(step) == {"head": 0.3, "backbone": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("step", "factor"), [(10, 1.0), (35, 0.8535533906), (60, 0.5), (85, 0.1464466094), (110, 0.0), (500, 0.0)]
+)
+def test_the_cosine_goes_from_the_peak_to_zero_over_its_own_steps(step, factor):
+    assert LearningRates({"head": 0.2}, 10, 110, "cosine").at(step)["head"] == pytest.approx(0.2 * factor, abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize(("step", "factor"), [(0, 1 / 11), (4, 5 / 11), (9, 10 / 11), (10, 1.0)])
+def test_the_warm_up_climbs_in_equal_steps_and_reaches_the_peak(schedule, step, factor):
+    rates = LearningRates({"head": 0.2}, 0, 100, schedule, warmup=0.1)
+    assert rates.at(step)["head"] == pytest.approx(0.2 * factor)
+    assert max(rates.at(each)["head"] for each in range(100)) == pytest.approx(0.2)
+
+
+def test_the_cosine_takes_what_the_warm_up_leaves():
+    rates = LearningRates({"head": 1.0}, 0, 100, "cosine", warmup=0.2)
+    assert [rates.at(step)["head"] for step in (20, 60, 100)] == pytest.approx([1.0, 0.5, 0.0])
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.33, 0.99])
+@pytest.mark.parametrize("steps", [1, 2, 7, 100])
+def test_no_step_is_wasted_at_zero_and_none_exceeds_the_peak(schedule, warmup, steps):
+    rates = LearningRates({"head": 0.5}, 30, 30 + steps, schedule, warmup)
+    seen = [rates.at(step)["head"] for step in range(30, 30 + steps)]
+    assert all(0 < rate <= 0.5 for rate in seen)
+    if warmup == 0:
+        assert seen[0] == 0.5
+
+
+def test_a_phase_without_steps_does_not_divide_by_zero():
+    assert LearningRates({"head": 0.5}, 7, 7, "cosine").at(7) == {"head": 0.5}
+
+
+@both
+def test_a_run_steps_with_the_rates_of_its_schedule(build, tmp_path):
+    model, seen = build(lr=0.01, schedule="cosine", warmup=0.25), RatesSeen()
+    fit(model, [batch_for(model)] * 4, tmp_path, [seen], epochs=2)
+    wanted = LearningRates({"any": 0.01}, 0, 8, "cosine", 0.25)
+    assert [set(rates.values()) for rates in seen.steps] == [{wanted.at(step)["any"]} for step in range(8)]
+
+
+def test_groups_that_are_not_named_rest_at_zero(tmp_path):
+    model, seen = efficientnet(optimizer="sgd"), RatesSeen()
+    model.learning_rates = LearningRates({"head": 0.1}, 0, 2)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    fit(model, [batch_for(model)] * 2, tmp_path, [seen])
+    assert seen.steps == [{"head": 0.1, "backbone": 0.0}] * 2
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved == {name for name in before if name.startswith("head.")}
+
+
+# the optimizer
+
+
+@both
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_every_parameter_is_in_one_group_and_vectors_have_no_weight_decay(build, optimizer):
+    model = build(optimizer=optimizer, weight_decay=0.05)
+    for parameter in list(model.parameters())[::2]:
+        parameter.requires_grad_(False)  # frozen ones have their place too
+    groups = model.configure_optimizers().param_groups
+    placed = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(placed) == len(set(placed))
+    assert set(placed) == {id(parameter) for parameter in model.parameters()}
+    for group in groups:
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.05 if parameter.ndim > 1 else 0.0)
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)]
+)
+def test_the_optimizer_is_the_one_that_was_asked_for(name, kind):
+    optimizer = scratch_cnn(optimizer=name).configure_optimizers()
+    assert type(optimizer) is kind
+    assert name != "sgd" or (optimizer.defaults["momentum"], optimizer.defaults["nesterov"]) == (0.9, True)
+
+
+def test_head_and_backbone_are_groups_of_their_own():
+    model = efficientnet()
+    roles = {id(p): group["role"] for group in model.configure_optimizers().param_groups for p in group["params"]}
+    assert {roles[id(parameter)] for parameter in model.head.parameters()} == {"head"}
+    assert {roles[id(parameter)] for parameter in model.backbone.parameters()} == {"backbone"}
+
+
+# refusals
+
+
+@both
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optimizer", "lion"),
+        ("schedule", "step"),
+        ("lr", -1e-3),
+        ("lr", 0.0),
+        ("lr", math.inf),
+        ("lr", math.nan),
+        ("label_smoothing", 1.0),
+        ("label_smoothing", -0.1),
+        ("warmup", 1.0),
+        ("warmup", -0.1),
+        ("weight_decay", -0.01),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_in_one_line(build, key, value):
+    with pytest.raises(UserError, match=rf"^model\.{key}={value}: ") as caught:
+        build(**{key: value})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cnn_too_deep_for_the_image_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"^data\.image_size=21: .*\b22\b") as caught:
+        scratch_cnn(image_size=21)
+    assert "\n" not in str(caught.value)
+
+
+# checkpoints
+
+
+def weights_file(path):
+    """A file of random weights for the tiny backbone."""
+    save_file(timm.create_model(TINY, pretrained=False, num_classes=0).state_dict(), path)
+    return path
+
+
+@both
+def test_a_checkpoint_brings_everything_back_bit_by_bit(build, tmp_path, monkeypatch):
+    options = {"image_size": 40, "dropout": 0.1, "lr": 0.02, "optimizer": "sgd", "label_smoothing": 0.1, "warmup": 0.5}
+    if build is scratch_cnn:
+        options |= {"widths": [8, 16], "hidden": 20}
+    else:
+        options |= {"weights": str(weights_file(tmp_path / "weights.safetensors")), "pretrained": True}
+    model = build(**options)
+    trainer = fit(model, [batch_for(model)] * 2, tmp_path)
+    trainer.save_checkpoint(tmp_path / "best.ckpt")
+
+    (tmp_path / "weights.safetensors").unlink(missing_ok=True)
+    create_model = timm.create_model
+
+    def offline(*args, pretrained=False, **options):
+        assert not pretrained, "the checkpoint asks for a download"
+        return create_model(*args, pretrained=pretrained, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    torch.manual_seed(1)
+    loaded = type(model).load_from_checkpoint(tmp_path / "best.ckpt", map_location="cpu", weights_only=True)
+    images, _ = batch_for(model)
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(images), model.eval()(images))
+    assert Preprocessing(**loaded.preprocessing) == Preprocessing(**model.preprocessing)
+    assert loaded.preprocessing["image_size"] == 40 and loaded.class_names == NAMES
+    for setting in ("lr", "optimizer_name", "weight_decay", "label_smoothing", "schedule", "warmup"):
+        assert getattr(loaded, setting) == getattr(model, setting)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "mean", "interpolation"),
+    [(TINY, 0.485, "bicubic"), ("test_convnext.r160_in1k", 0.5, "bicubic"), ("test_resnet.r160_in1k", 0.5, "bilinear")],
+)
+def test_preprocessing_survives_a_checkpoint_also_where_the_image_size_was_left_to_the_weights(
+    backbone, mean, interpolation, tmp_path
+):
+    model = efficientnet(backbone=backbone, image_size=None)
+    checkpoint = {
+        "state_dict": model.state_dict(),
+        "pytorch-lightning_version": pl.__version__,
+        ImageClassifier.CHECKPOINT_HYPER_PARAMS_KEY: dict(model.hparams),
+    }
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    loaded = EfficientNet.load_from_checkpoint(tmp_path / "best.ckpt", map_location="cpu", weights_only=True)
+    assert loaded.preprocessing == model.preprocessing
+    assert (loaded.preprocessing["image_size"], loaded.preprocessing["mean"][0]) == (160, mean)
+    assert loaded.preprocessing["interpolation"] == interpolation
+
+
+@both
+def test_the_settings_in_a_checkpoint_are_plain_values(build):
+    plain = (str, int, float, bool, type(None), list, tuple)
+    assert all(isinstance(value, plain) for value in build().hparams.values())
