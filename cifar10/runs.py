@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> None:
     """Say what is trained, on what, where and how."""
     datamodule.setup("fit")
-    train, val = (len(datamodule.splits[name][2]) for name in ("train", "val"))
+    train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if datamodule.source.synthetic:
         log.warning("DRAWN IMAGES, NOT CIFAR-10: no figure of this run says anything about CIFAR-10")
@@ -39,7 +39,8 @@ def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer
     """Put settings and result into TensorBoard's HPARAMS tab, and say what came out and what to do next."""
     metrics = {name: float(trainer.callback_metrics[name]) for name in ("val/acc", "val/loss")}
     if trainer.logger is not None:
-        trainer.logger.log_hyperparams(hyperparameters(cfg), {f"best/{k}": v for k, v in metrics.items()})
+        best = {f"best/{name}": value for name, value in metrics.items()}
+        trainer.logger.log_hyperparams(hyperparameters(cfg), best, trainer.global_step)
         trainer.logger.finalize("success")
     folder = os.path.relpath(cfg.output_dir)
     log.info(
@@ -71,15 +72,15 @@ def commit() -> str:
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, object]:
-    """The settings that a result can depend on, by dotted key."""
-    nodes = {"seed": cfg.seed, "data": cfg.data, "model": cfg.model, "callbacks": cfg.callbacks.get("two_phase")}
-    nodes["trainer"] = {key: cfg.trainer[key] for key in ("max_epochs", "precision")}
-    settings = OmegaConf.to_container(OmegaConf.create(nodes), resolve=True)
-    flat = {}
+    """The settings that a result can depend on, by dotted key, without those that are null."""
+    groups = {"model": cfg.model, "data": cfg.data, "two_phase": cfg.callbacks.get("two_phase") or {}}
+    trainer = {key: cfg.trainer[key] for key in ("max_epochs", "precision")}
+    settings = OmegaConf.to_container(OmegaConf.create({"seed": cfg.seed, **groups, "trainer": trainer}), resolve=True)
+    flat = {"name": cfg.name, "seed": settings.pop("seed")}
     for group, values in settings.items():
-        for key, value in values.items() if isinstance(values, dict) else [(None, values)]:
-            if key not in ("_target_", "root", "seed"):
-                flat[f"{group}.{key}" if key else group] = value if isinstance(value, int | float) else str(value)
+        for key, value in values.items():
+            if value is not None and key not in ("_target_", "root", "seed", "eval_batch_size"):
+                flat[f"{group}.{key}"] = value if isinstance(value, int | float) else str(value)
     return flat
 
 

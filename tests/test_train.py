@@ -53,14 +53,15 @@ def test_the_end_says_the_result_where_it_lies_and_what_to_do_next(command, tiny
 def test_tensorboard_has_train_and_validation_on_one_chart_and_the_pictures(command, tiny, tmp_path):
     assert command("train.py", *tiny, *B0, "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1") == 0
     run = the_run(tmp_path)
-    assert tags(run, "train", "scalars") == tags(run, "val", "scalars") == {"loss", "acc"}
-    assert {"phase", "lr/head", "lr/backbone"} <= tags(run, "", "scalars")
-    assert tags(run, "", "images") == {"training images as the network sees them", "validation confusion matrix"}
-    assert "_hparams_/session_start_info" in tags(run, "", "tensors") | hparams_plugins(run)
+    assert tags(run, "val", "scalars") == {"loss", "acc"}
+    assert {"loss", "acc", "phase", "lr/head", "lr/backbone", "best/val/acc"} <= tags(run, "train", "scalars")
+    assert tags(run, "train", "images") == {"images as the network sees them"}
+    assert tags(run, "val", "images") == {"confusion matrix"}
+    assert "_hparams_/session_start_info" in hparams_plugins(run)
 
 
 def hparams_plugins(run: Path) -> set[str]:
-    events = EventAccumulator(str(run / "tensorboard"))
+    events = EventAccumulator(str(run / "tensorboard" / "train"))
     events.Reload()
     return set(events.summary_metadata)
 

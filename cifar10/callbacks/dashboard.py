@@ -12,40 +12,41 @@ from cifar10.evaluation.figures import confusion_matrix_figure
 
 
 class StageLogger(TensorBoardLogger):
-    """A TensorBoardLogger that writes `train/x` and `val/x` as tag `x` of two sub-runs, `train` and `val`.
+    """A TensorBoardLogger of two sub-runs: `train/x` becomes tag `x` of `train`, `val/x` tag `x` of `val`.
 
-    TensorBoard draws the same tag of several runs on one chart, and only then.
+    TensorBoard draws a tag of several runs on one chart, and only then. What belongs to neither stage goes to `train`.
     """
 
     def __init__(self, save_dir: str):
-        super().__init__(save_dir, name="", version="", default_hp_metric=False)
-        self.stages: dict[str, SummaryWriter] = {}
+        super().__init__(save_dir, name="", version="train", default_hp_metric=False)
+        self._validation: SummaryWriter | None = None
+
+    @property
+    def validation(self) -> SummaryWriter:
+        """The writer of sub-run `val`."""
+        if self._validation is None:
+            self._validation = SummaryWriter(f"{self.save_dir}/val")
+        return self._validation
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        rest = {}
-        for name, value in metrics.items():
-            stage, _, tag = name.partition("/")
-            if stage in ("train", "val"):
-                if stage not in self.stages:
-                    self.stages[stage] = SummaryWriter(f"{self.log_dir}/{stage}")
-                self.stages[stage].add_scalar(tag, value, step)
-            elif name != "epoch":  # the x axis says it already
-                rest[name] = value
-        super().log_metrics(rest, step)
+        metrics = {name: value for name, value in metrics.items() if name != "epoch"}  # the x axis says it already
+        for name in [name for name in metrics if name.startswith("val/")]:
+            self.validation.add_scalar(name.removeprefix("val/"), metrics.pop(name), step)
+        super().log_metrics({name.removeprefix("train/"): value for name, value in metrics.items()}, step)
 
     @rank_zero_only
     def save(self) -> None:
-        for writer in self.stages.values():
-            writer.flush()
         super().save()
+        if self._validation is not None:
+            self._validation.flush()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        for writer in self.stages.values():
-            writer.close()
-        self.stages.clear()
         super().finalize(status)
+        if self._validation is not None:
+            self._validation.close()
+            self._validation = None
 
 
 class Dashboard(pl.Callback):
@@ -77,10 +78,10 @@ class Dashboard(pl.Callback):
     def _show_images(self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: torch.Tensor) -> None:
         preprocessing = Preprocessing(**pl_module.preprocessing)
         grid = make_grid(preprocessing.denormalise(images[: self.images].float()).cpu(), nrow=8, padding=2, pad_value=1)
-        trainer.logger.experiment.add_image("training images as the network sees them", grid, trainer.global_step)
+        trainer.logger.experiment.add_image("images as the network sees them", grid, trainer.global_step)
 
     @rank_zero_only
     def _show_confusion(self, trainer: pl.Trainer, pl_module: pl.LightningModule, matrix) -> None:
         title = f"validation, epoch {trainer.current_epoch + 1}"
         figure = confusion_matrix_figure(matrix, pl_module.class_names, title)
-        trainer.logger.experiment.add_figure("validation confusion matrix", figure, trainer.global_step, close=False)
+        trainer.logger.validation.add_figure("confusion matrix", figure, trainer.global_step, close=False)

@@ -67,7 +67,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.image_size = image_size
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
         self.is_prepared = False
-        self.splits: dict[str, tuple[Tensor, Tensor, Tensor]] = {}  # stage: images, labels, indices into them
+        self.loaded: dict[str, tuple[Tensor, Tensor]] = {}  # images and labels of the source's "train" and "test"
+        self.indices: dict[str, Tensor] = {}  # of each stage's images in them: "train", "val", "test"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -91,16 +92,16 @@ class CIFAR10DataModule(pl.LightningDataModule):
                     f"data.image_size={self.image_size}: the model is made for {self.preprocessing.image_size} pixels;"
                     " give it the same image_size, or leave it to the model"
                 )
-        if stage in (None, "fit", "validate") and "train" not in self.splits:
+        if stage in (None, "fit", "validate") and "train" not in self.loaded:
             images, labels = self.source.load("train")
             if self.augmentation.crop_padding >= min(images.shape[-2:]):
                 raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
             train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
-            self.splits["train"] = images, labels, torch.from_numpy(train)
-            self.splits["val"] = images, labels, torch.from_numpy(val)
-        if stage in ("test", "predict") and "test" not in self.splits:
-            images, labels = self.source.load("test")
-            self.splits["test"] = images, labels, torch.arange(len(labels))
+            self.loaded["train"] = images, labels
+            self.indices |= {"train": torch.from_numpy(train), "val": torch.from_numpy(val)}
+        if stage in ("test", "predict") and "test" not in self.loaded:
+            self.loaded["test"] = self.source.load("test")
+            self.indices["test"] = torch.arange(len(self.loaded["test"][1]))
 
     def train_dataloader(self) -> "Batches":
         return self._batches("train", self.batch_size, shuffle=True)
@@ -114,18 +115,18 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> "Batches":
         return self.test_dataloader()
 
-    def _batches(self, name: str, batch_size: int, shuffle: bool = False) -> "Batches":
-        images, labels, indices = self.splits[name]
+    def _batches(self, stage: str, batch_size: int, shuffle: bool = False) -> "Batches":
+        part = "test" if stage == "test" else "train"
         rank, world_size = 0, 1
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            if device != images.device and fits(images, device):
-                images, labels = images.to(device), labels.to(device)
-                for other, kept in self.splits.items():  # training and validation share one tensor
-                    if kept[0] is self.splits[name][0]:
-                        self.splits[other] = images, labels, kept[2]
-        batches = Batches(images, labels, indices, batch_size, rank=rank, world_size=world_size)
+            if batch_size < world_size:
+                raise UserError(f"data.batch_size={batch_size}: less than one image for each of {world_size} processes")
+            if device != self.loaded[part][0].device and fits(self.loaded[part][0], device):
+                self.loaded[part] = tuple(tensor.to(device) for tensor in self.loaded[part])
+        images, labels = self.loaded[part]
+        batches = Batches(images, labels, self.indices[stage], batch_size, rank, world_size)
         if shuffle:
             batches.shuffle(self.seed, self.augmentation, lambda: self.trainer.current_epoch if self.trainer else 0)
         return batches

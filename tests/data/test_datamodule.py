@@ -43,7 +43,7 @@ def make(root):
 
 
 def members(datamodule, name):
-    return datamodule.splits[name][2].tolist()
+    return datamodule.indices[name].tolist()
 
 
 def as_rank(datamodule, rank=0, world_size=1, epoch=0, model=None):
@@ -76,7 +76,7 @@ def one_line(caught):
 @pytest.mark.parametrize("val_size", [1, 7, 50, 101, 249, 0.2, 0.5])
 def test_both_parts_are_stratified_to_within_one_image_a_class(make, val_size):
     datamodule = make(val_size=val_size)
-    labels = datamodule.splits["train"][1].numpy()
+    labels = datamodule.loaded["train"][1].numpy()
     for name in ("train", "val"):
         chosen = members(datamodule, name)
         counts = np.bincount(labels[chosen], minlength=10)
@@ -191,14 +191,23 @@ def test_every_image_is_seen_exactly_once_an_epoch_in_batches_of_even_size(count
 def test_the_loaders_hold_every_image_of_their_split_once(make):
     datamodule = make(batch_size=64)
     for name, loader in (("train", datamodule.train_dataloader()), ("val", datamodule.val_dataloader())):
-        images, _, indices = datamodule.splits[name]
+        images, indices = datamodule.loaded["train"][0], datamodule.indices[name]
         seen = sorted(image.numpy().tobytes() for batch in loader for image in batch[0])
         assert seen == sorted(image.numpy().tobytes() for image in images[indices])
 
 
+def test_a_set_that_fits_the_device_is_moved_there_once_for_training_and_validation(make, monkeypatch):
+    datamodule = make()
+    strategy = SimpleNamespace(root_device=torch.device("meta"))
+    datamodule.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1, current_epoch=0)
+    monkeypatch.setattr("cifar10.data.datamodule.fits", lambda images, device: True)
+    train, val = datamodule.train_dataloader(), datamodule.val_dataloader()
+    assert train.images.device.type == "meta" and train.images is val.images and train.labels is val.labels
+
+
 def test_labels_stay_with_their_images(make):
     datamodule = make()
-    images, labels, _ = datamodule.splits["train"]
+    images, labels = datamodule.loaded["train"]
     label_of = {image.numpy().tobytes(): label for image, label in zip(images, labels.tolist(), strict=True)}
     for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
         for batch_images, batch_labels, _ in loader:
