@@ -151,6 +151,7 @@ def provenance(run: Run, checkpoint: str) -> dict[str, object]:
     """What was evaluated, on what, with what."""
     return {
         "run": str(run.folder),
+        "name": run.cfg.name,
         "checkpoint": checkpoint,
         "data": run.datamodule.source.name,
         "synthetic": run.datamodule.source.synthetic,

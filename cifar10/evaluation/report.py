@@ -14,18 +14,19 @@ def write_evaluation(run: Path, logits: np.ndarray, labels: np.ndarray, scores: 
     """Write everything that is known of a run's test predictions into `run/evaluation` and return that folder.
 
     logits: float (N, C). labels: int (N,). scores: of `classification_metrics`. provenance: what was evaluated, on
-    what, with "data" (the source's name) and "synthetic" (whether its images are drawn).
+    what, with "name" (the run's), "data" (the source's name) and "synthetic" (whether its images are drawn).
     """
     folder = run / "evaluation"
     folder.mkdir(exist_ok=True)
     class_names = [row["class"] for row in scores["per_class"]]
-    note = f"{provenance['data']}, test split: accuracy {scores['acc']:.4f}"
+    subject = f"{provenance['name']} on {provenance['data']}"
+    note = f"{subject}, test split: accuracy {scores['acc']:.4f}"
     confusion = confusion_matrix_figure(scores["confusion_matrix"], class_names, note)
     save_figure(confusion, folder / "confusion_matrix.png")
     rows = read_epochs(run / "metrics.csv")
     if rows:
         switch = next((row["epoch"] for row in rows if row.get("phase") == 2), None)
-        save_figure(learning_curves_figure(rows, switch, provenance["data"]), folder / "learning_curves.png")
+        save_figure(learning_curves_figure(rows, switch, subject), folder / "learning_curves.png")
     (folder / "per_class.txt").write_text(f"{note}\n\n{format_per_class(scores)}\n")
     np.savez_compressed(
         folder / "predictions.npz", logits=logits.astype(np.float32), labels=labels, class_names=np.array(class_names)
