@@ -11,9 +11,9 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from cifar10.callbacks.progress_bar import ProgressBar
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 # Lightning's advice on things that are so on purpose
 for advice in ("modules in eval mode", "smaller than the logging interval", "exists and is not empty", "LeafSpec"):
     warnings.filterwarnings("ignore", message=f".*{advice}.*")
-logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def build_data(cfg: DictConfig) -> CIFAR10DataModule:
@@ -44,9 +45,9 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     trainer = cfg.trainer
     check_devices(trainer.accelerator, trainer.devices)
     callbacks = [make(f"callbacks.{name}", node) for name, node in cfg.callbacks.items() if node is not None]
-    show_bar = trainer.enable_progress_bar and sys.stderr.isatty()  # in a file, the line an epoch says it all
+    show_bar = trainer.enable_progress_bar and sys.stdout.isatty()  # in a file, the line an epoch says it all
     if show_bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=10, leave=False))
+        callbacks.insert(0, ProgressBar())
     return make(
         "trainer",
         trainer,

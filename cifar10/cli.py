@@ -6,6 +6,7 @@ Imports Hydra alone, so that `--help` and `--cfg job` answer at once.
 import contextlib
 import difflib
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError
+
+log = logging.getLogger(__name__)
 
 CONF = Path(__file__).parent.parent / "conf"
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -34,6 +37,7 @@ def command(config_name: str) -> Callable:
     def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
         @functools.wraps(function)
         def job(cfg: DictConfig) -> object:
+            log.info("loading PyTorch and Lightning")  # a few seconds
             try:
                 return function(cfg)
             except UserError as error:

@@ -23,7 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> None:
-    """Say what is trained, on what, where and how."""
+    """Say what is trained, on what, where and how; from here on the first process speaks for all."""
+    if not trainer.is_global_zero:
+        logging.disable(logging.INFO)
     datamodule.setup("fit")
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -140,7 +142,7 @@ def predict(run: Run, accelerator: str = "auto") -> tuple[np.ndarray, np.ndarray
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=sys.stdout.isatty(),
     )
     batches = trainer.predict(run.model, datamodule=run.datamodule, weights_only=True)
     logits, labels = (torch.cat(part).cpu().numpy() for part in zip(*batches, strict=True))

@@ -75,7 +75,7 @@ class TwoPhaseFineTuning(pl.Callback):
         if trainer.current_epoch == self.switch_epoch:
             self._switch(trainer, pl_module)
         self._enter_phase(trainer, pl_module)
-        pl_module.log("phase", float(self.phase(trainer.current_epoch)))
+        pl_module.log("phase", float(self.phase(trainer.current_epoch)), sync_dist=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:

@@ -1,0 +1,30 @@
+"""A bar for the epoch under way, which makes room for the epoch's line in the log."""
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import TQDMProgressBar
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar, counting epochs from 1 as the log does, and cleared when the epoch's line is due.
+
+    It must stand before `EpochLog` among the callbacks.
+    """
+
+    def __init__(self):
+        super().__init__(refresh_rate=10, leave=False)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *arguments: object) -> None:
+        super().on_train_epoch_start(trainer, *arguments)
+        self.train_progress_bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self.train_progress_bar.clear()
+
+    def on_train_end(self, *arguments: object) -> None:
+        self.train_progress_bar.leave = False
+        super().on_train_end(*arguments)
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, object]:
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
