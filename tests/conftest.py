@@ -55,7 +55,8 @@ class Command:
 def command(capsys, monkeypatch, tmp_path) -> Command:
     monkeypatch.chdir(tmp_path)
     environment = dict(os.environ)
-    os.environ.pop("HYDRA_FULL_ERROR", None)
+    for name in ("HYDRA_FULL_ERROR", "CIFAR10_WEIGHTS"):
+        os.environ.pop(name, None)
     yield Command(capsys, monkeypatch)
     os.environ.clear()
     os.environ.update(environment)

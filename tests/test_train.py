@@ -1,6 +1,7 @@
 """train.py from the command line: what a run leaves behind, and how it answers mistakes."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,20 @@ def test_absent_data_is_one_line_with_three_ways_on_and_its_own_exit_code(comman
     assert command("train.py", "data.root=nowhere") == 66
     assert all(way in command.err for way in ("data.root=", "CIFAR10_ROOT", "data=shapes"))
     assert len(command.err.splitlines()) == 1 and list(tmp_path.iterdir()) == []
+
+
+WEIGHTS = os.environ.get("CIFAR10_WEIGHTS")
+
+
+@pytest.mark.skipif(not (WEIGHTS and os.environ.get("CIFAR10_ROOT")), reason="CIFAR10_WEIGHTS or CIFAR10_ROOT not set")
+def test_pretrained_weights_carry_to_real_images_and_random_ones_do_not(command):
+    small = ["model=efficientnet_b0", "data.image_size=64", "data.train_size=1000", "data.val_size=500",
+             "data.batch_size=50", "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1"]  # fmt: skip
+    accuracy = {}
+    for name, weights in (("pretrained", [f"model.weights={WEIGHTS}"]), ("random", ["model.pretrained=false"])):
+        assert command("train.py", *small, *weights) == 0, command.err
+        accuracy[name] = float(command.out.partition("validation accuracy")[2].split()[0])
+    assert accuracy["pretrained"] > 0.6 > 0.3 > accuracy["random"]
 
 
 def test_help_and_cfg_import_nothing_heavy():
