@@ -18,7 +18,7 @@ def main(cfg: DictConfig) -> float:
 
     from cifar10 import build, runs
 
-    build.check_seed(cfg.seed)
+    build.check_settings(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.build_data(cfg)
     model = build.build_model(cfg, datamodule)

@@ -10,7 +10,7 @@ import warnings
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cifar10.callbacks.progress_bar import ProgressBar
@@ -26,6 +26,9 @@ for advice in ("modules in eval mode", "smaller than the logging interval", "exi
     warnings.filterwarnings("ignore", message=f".*{advice}.*")
 for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)
+
+
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 def build_data(cfg: DictConfig) -> CIFAR10DataModule:
@@ -84,15 +87,17 @@ def make(key: str, node: DictConfig, **given: object) -> object:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, MisconfigurationException | ValueError):
+        if isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
             raise UserError(f"{key}: {' '.join(str(cause).split())}") from error
-        raise
+        raise cause from None  # a bug: its own traceback
 
 
 def matches(value: object, hint: object) -> bool:
     """Whether a configuration value is of a type; true for every type that configurations cannot spell."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return any(matches(value, option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) in (list, tuple):
+        return isinstance(value, ListConfig) and all(matches(item, typing.get_args(hint)[0]) for item in value)
     if hint in (bool, str, type(None)):
         return value is None if hint is type(None) else isinstance(value, hint)
     if hint in (int, float):
@@ -106,8 +111,18 @@ def describe(hint: object) -> str:
     return " or ".join(words.get(option, str(option)) for option in options)
 
 
-def check_seed(seed: object) -> None:
-    """UserError unless the seed is one that every generator takes."""
+def check_settings(cfg: DictConfig) -> None:
+    """UserError for what no class of the configuration checks itself."""
+    for section in ("data", "model", "trainer", "callbacks"):
+        if not isinstance(cfg[section], DictConfig):
+            raise UserError(f"{section}={cfg[section]}: is a section; set {section}.KEY=VALUE, see --cfg job")
+    seed, epochs = cfg.seed, cfg.trainer.max_epochs
+    if not isinstance(epochs, int) or epochs < 1:
+        raise UserError(f"trainer.max_epochs={epochs}: must be a whole number from 1 up")
+    for name, callback in cfg.callbacks.items():
+        monitor = callback and callback.get("monitor")
+        if monitor and monitor not in METRICS:
+            raise UserError(f"callbacks.{name}.monitor={monitor}: no such metric; there are: {', '.join(METRICS)}")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed}: must be a whole number from 0 to {2**32 - 1}")
 

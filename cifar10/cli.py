@@ -54,7 +54,7 @@ def command(config_name: str) -> Callable:
             try:
                 sys.argv[1:] = resume_arguments(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-            except (UserError, HydraException, OmegaConfBaseException) as error:
+            except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
                 if SHOW_TRACEBACKS:
                     raise
                 fail(error if isinstance(error, UserError) else UserError(explain(error, config_name)))

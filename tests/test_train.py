@@ -116,7 +116,7 @@ MISTAKES = {
     "zero batch": (["data.batch_size=0"], "data.batch_size=0"),
     "negative lr": (["model.lr=-1"], "model.lr=-1"),
     "unknown optimizer": (["model.optimizer=adamm"], "adamm"),
-    "image too small": (["data.image_size=16"], "data.image_size=16: 3 blocks need images of at least 22 pixels"),
+    "image too small": (["data.image_size=16"], "data.image_size=16: 3 blocks need at least 22 pixels"),
     "image too small for B0": ([*B0, "data.image_size=1"], "data.image_size=1"),
     "too many GPUs": (["trainer.devices=99"], "trainer.devices=99: this machine has"),
     "too many training images": (["data.train_size=1000"], "data.train_size=1000"),
@@ -126,6 +126,15 @@ MISTAKES = {
     "resume from nowhere": (["resume=outputs/nothing"], "resume=outputs/nothing"),
     "bad trainer value": (["trainer.max_epochs=ten"], "trainer.max_epochs=ten"),
     "bad precision": (["trainer.precision=8"], "trainer"),
+    "dropout above one": (["model.dropout=2"], "model: dropout probability"),
+    "text among numbers": (["model.widths=[a,b]"], "model.widths=['a', 'b']"),
+    "a number for a list": (["model.widths=3"], "model.widths=3"),
+    "no epoch": (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
+    "endless epochs": (["trainer.max_epochs=-1"], "trainer.max_epochs=-1"),
+    "a section as a value": (["trainer=fast"], "trainer=fast"),
+    "misspelt metric": (["callbacks.early_stopping.monitor=val/los"], "callbacks.early_stopping.monitor=val/los"),
+    "folder that cannot be": (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
+    "more memory than there is": (["data.image_size=100000"], "model"),
     "no such override syntax": (["data.batch_size"], "data.batch_size"),
 }
 
@@ -174,6 +183,11 @@ def test_help_and_cfg_import_nothing_heavy():
     for flags in (["--help"], ["--cfg", "job"]):
         result = subprocess.run([sys.executable, "-c", code, *flags], cwd=PROJECT, capture_output=True, text=True)
         assert result.stdout.rstrip().endswith("[]"), result.stdout[-300:] + result.stderr
+
+
+def test_a_run_does_without_tensorboard(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "logger=null") == 0
+    assert not (the_run(tmp_path) / "tensorboard").exists()
 
 
 def test_a_bug_keeps_its_traceback(command, tiny, monkeypatch):

@@ -52,6 +52,8 @@ class StageLogger(TensorBoardLogger):
 class Dashboard(pl.Callback):
     """Log the learning rate of each group, augmented training images, and the validation confusion matrix.
 
+    The pictures need a `StageLogger`; without any logger nothing is logged.
+
     images: how many of the first batch to show, as the network sees them.
     confusion_every: epochs between two confusion matrices; the last epoch has one too.
     """
@@ -60,17 +62,18 @@ class Dashboard(pl.Callback):
         self.images, self.confusion_every = images, confusion_every
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
-        if batch_idx == 0 and trainer.current_epoch == 0:
+        if batch_idx == 0 and trainer.current_epoch == 0 and isinstance(trainer.logger, StageLogger):
             self._show_images(trainer, pl_module, batch[0])
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0 or batch_idx == 0:
+        if trainer.logger is not None and (trainer.global_step % trainer.log_every_n_steps == 0 or batch_idx == 0):
             rates = {f"lr/{g['role']}": g["lr"] for g in pl_module.optimizers().param_groups if g["params"]}
             trainer.logger.log_metrics(rates, trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
-        if trainer.state.fn == "fit" and (last or trainer.current_epoch % self.confusion_every == 0):
+        due = last or trainer.current_epoch % self.confusion_every == 0
+        if trainer.state.fn == "fit" and due and isinstance(trainer.logger, StageLogger):
             matrix = pl_module.val_confusion.compute().cpu().numpy()
             self._show_confusion(trainer, pl_module, matrix)
 

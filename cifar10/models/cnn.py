@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
-from cifar10.models.networks import CNN
+from cifar10.models.networks import CNN, smallest_side
 
 
 class ScratchCNN(ImageClassifier):
@@ -29,10 +29,9 @@ class ScratchCNN(ImageClassifier):
         preprocessing = {"image_size": image_size, "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
         super().__init__(class_names, preprocessing, lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
         self.save_hyperparameters(logger=False)
-        try:
-            network = CNN(len(class_names), image_size, tuple(widths), hidden, dropout)
-        except ValueError as error:
-            raise UserError(f"data.image_size={image_size}: {error}") from error
+        if image_size < (smallest := smallest_side(len(widths))):
+            raise UserError(f"data.image_size={image_size}: {len(widths)} blocks need at least {smallest} pixels")
+        network = CNN(len(class_names), image_size, tuple(widths), hidden, dropout)
         self.network = network.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
