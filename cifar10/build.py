@@ -114,8 +114,8 @@ def describe(hint: object) -> str:
 def check_settings(cfg: DictConfig) -> None:
     """UserError for what no class of the configuration checks itself."""
     for section in ("data", "model", "trainer", "callbacks"):
-        if not isinstance(cfg[section], DictConfig):
-            raise UserError(f"{section}={cfg[section]}: is a section; set {section}.KEY=VALUE, see --cfg job")
+        if not isinstance(cfg.get(section), DictConfig):
+            raise UserError(f"{section}={cfg.get(section)}: is a section; set {section}.KEY=VALUE, see --cfg job")
     seed, epochs = cfg.seed, cfg.trainer.max_epochs
     if not isinstance(epochs, int) or epochs < 1:
         raise UserError(f"trainer.max_epochs={epochs}: must be a whole number from 1 up")

@@ -35,8 +35,12 @@ def command(config_name: str) -> Callable:
     """
 
     def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
+        composed = False
+
         @functools.wraps(function)
         def job(cfg: DictConfig) -> object:
+            nonlocal composed
+            composed = True
             log.info("loading PyTorch and Lightning")  # a few seconds
             try:
                 return function(cfg)
@@ -54,9 +58,10 @@ def command(config_name: str) -> Callable:
             try:
                 sys.argv[1:] = resume_arguments(sys.argv[1:])
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-            except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
-                if SHOW_TRACEBACKS:
-                    raise
+            except Exception as error:
+                known = isinstance(error, UserError | HydraException | OmegaConfBaseException | OSError)
+                if SHOW_TRACEBACKS or (composed and not known):
+                    raise  # a bug; before the job begins, every exception is about what the user wrote
                 fail(error if isinstance(error, UserError) else UserError(explain(error, config_name)))
             finally:
                 if not SHOW_TRACEBACKS:

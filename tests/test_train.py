@@ -131,6 +131,8 @@ MISTAKES = {
     "a number for a list": (["model.widths=3"], "model.widths=3"),
     "no epoch": (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
     "endless epochs": (["trainer.max_epochs=-1"], "trainer.max_epochs=-1"),
+    "no model at all": (["model=null"], "override"),
+    "no callbacks at all": (["callbacks=null"], "callbacks=None"),
     "a section as a value": (["trainer=fast"], "trainer=fast"),
     "misspelt metric": (["callbacks.early_stopping.monitor=val/los"], "callbacks.early_stopping.monitor=val/los"),
     "folder that cannot be": (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
