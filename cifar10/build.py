@@ -40,6 +40,8 @@ def build_data(cfg: DictConfig) -> CIFAR10DataModule:
 
 def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifier:
     """The model for the data's classes."""
+    if len(datamodule.class_names) < 2:
+        raise UserError(f"{datamodule.source.name}: one class only; there is nothing to tell apart")
     return make("model", cfg.model, class_names=list(datamodule.class_names))
 
 

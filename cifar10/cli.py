@@ -110,7 +110,8 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     given = [argument for argument in arguments if not argument.startswith("resume=")]
     keys = {argument.partition("=")[0].lstrip("+~") for argument in given}
     own = [override for override in own if override.partition("=")[0].lstrip("+~") not in keys]
-    return [*own, *given, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+    # The run's .hydra/ stays as it was made: a mistake in `given` must not change what the run says of itself.
+    return [*own, *given, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
 
 
 def explain(error: Exception, config_name: str) -> str:

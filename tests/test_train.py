@@ -101,6 +101,15 @@ def test_an_interrupted_run_goes_on_in_its_own_folder(command, tiny, tmp_path):
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
 
 
+def test_a_mistake_in_a_resume_leaves_the_run_as_it_was(command, tiny, tmp_path):
+    assert command("train.py", *tiny) == 0
+    run = the_run(tmp_path)
+    before = {file: file.read_bytes() for file in run.rglob("*.*") if file.is_file() and file.suffix != ".log"}
+    assert command("train.py", f"resume={run.relative_to(tmp_path)}", "data.batch_size=-1") == 1
+    assert {file: file.read_bytes() for file in before} == before
+    assert command("train.py", f"resume={run.relative_to(tmp_path)}", "trainer.max_epochs=2") == 0
+
+
 def test_a_sweep_runs_every_job_though_one_fails(command, tiny, tmp_path):
     assert command("train.py", "-m", *tiny, "data.image_size=32,8,22") == 1
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/checkpoints/best.ckpt"))) == 2
@@ -131,6 +140,7 @@ MISTAKES = {
     "a number for a list": (["model.widths=3"], "model.widths=3"),
     "no epoch": (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
     "endless epochs": (["trainer.max_epochs=-1"], "trainer.max_epochs=-1"),
+    "no folder of pictures named": (["data=folder", "data.root=null"], "data.root=None: must be text"),
     "no model at all": (["model=null"], "override"),
     "no callbacks at all": (["callbacks=null"], "callbacks=None"),
     "a section as a value": (["trainer=fast"], "trainer=fast"),
