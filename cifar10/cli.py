@@ -124,7 +124,8 @@ def explain(error: Exception, config_name: str) -> str:
     message = " ".join(str(error).split())
     if key and "is not in struct" in str(cause):
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            known = list(flatten(hydra.compose(config_name)))
+            cfg = hydra.compose(config_name)
+        known = list(cfg) if "." not in key else list(flatten(cfg))
         near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
         near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
         return f"{key}: no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")

@@ -118,6 +118,7 @@ def test_a_sweep_runs_every_job_though_one_fails(command, tiny, tmp_path):
 
 MISTAKES = {
     "misspelt key": (["data.bacth_size=8"], "data.bacth_size: no such setting; did you mean data.batch_size"),
+    "misspelt group": (["modle=cnn"], "modle: no such setting; did you mean model?"),
     "unknown key added": (["+data.batchsize=8"], "data.batchsize"),
     "unknown model": (["model=resnet"], "model=resnet: no such choice; model has: cnn, efficientnet_b0"),
     "unknown data": (["data=cifar"], "data=cifar: no such choice"),
