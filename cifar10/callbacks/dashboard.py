@@ -7,6 +7,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
+from cifar10.data.features import Features
 from cifar10.data.transforms import Preprocessing
 from cifar10.evaluation.figures import confusion_matrix_figure
 
@@ -63,7 +64,11 @@ class Dashboard(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
         if batch_idx == 0 and trainer.current_epoch == 0 and isinstance(trainer.logger, StageLogger):
-            self._show_images(trainer, pl_module, batch[0])
+            images = batch[0]
+            if isinstance(images, Features):
+                places = torch.arange(min(self.images, len(trainer.datamodule.indices["train"])))
+                images = trainer.datamodule.view("train", places, 0, pl_module.device)
+            self._show_images(trainer, pl_module, images)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         if trainer.logger is not None and (trainer.global_step % trainer.log_every_n_steps == 0 or batch_idx == 0):

@@ -1,12 +1,15 @@
 """Two-phase fine-tuning: the head alone first, then the last part of the backbone with it."""
 
+import functools
 import logging
 import math
+from collections.abc import Callable
 
 import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from cifar10.data.features import FeatureCache, Features
 from cifar10.errors import UserError
 from cifar10.models.classifier import LearningRates, check_schedule
 
@@ -22,6 +25,9 @@ class TwoPhaseFineTuning(pl.Callback):
     lr: highest learning rate of phase 2, of the unfrozen blocks and, unless `head_lr` says otherwise, of the head;
     schedule, warmup: over phase 2, see `LearningRates`. Phase 1 has the model's own. The optimizer starts phase 2
     afresh.
+    cache_views: 0 computes the frozen part anew in every step. From 1 on its features are computed once, for that many
+    fixed views of each training image (the image, its mirror image, then shifted ones) in place of random augmentation,
+    and training begins behind it: see `CIFAR10DataModule.encode`.
 
     Frozen means that nothing moves: no gradients, and evaluation mode, so batch normalisation keeps its statistics
     and stochastic depth rests. The phase is a function of the epoch and of `switch_epoch` alone, which checkpoints
@@ -37,6 +43,7 @@ class TwoPhaseFineTuning(pl.Callback):
         head_lr: float | None = None,
         schedule: str = "cosine",
         warmup: float = 0.1,
+        cache_views: int = 0,
     ):
         if head_epochs < 0:
             raise UserError(f"head_epochs={head_epochs}: cannot be negative")
@@ -44,9 +51,15 @@ class TwoPhaseFineTuning(pl.Callback):
             raise UserError(f"patience={patience}: at least one epoch, or null to never stop early")
         if not 0 < unfreeze_fraction <= 1:
             raise UserError(f"unfreeze_fraction={unfreeze_fraction}: must be a fraction of the blocks, in (0, 1]")
+        if cache_views < 0:
+            raise UserError(f"cache_views={cache_views}: cannot be negative; 0 is off")
         check_schedule("callbacks.two_phase", lr, schedule, warmup)
         self.patience, self.unfreeze_fraction = patience, unfreeze_fraction
         self.lr, self.head_lr, self.schedule, self.warmup = lr, head_lr or lr, schedule, warmup
+        self.cache_views = cache_views
+        self.cached_phase = 0  # the phase whose features are served
+        self.boundary: dict[str, FeatureCache] | None = None  # features in front of the first block that ever learns
+        self.frozen_state: dict[str, torch.Tensor] = {}  # weights of what the served features come from
         self.switch_epoch = head_epochs  # the first epoch of phase 2
         self.best_loss, self.best_epoch = math.inf, -1  # of the phase under way
         self.best_head: dict[str, torch.Tensor] | None = None  # kept during phase 1 only
@@ -65,6 +78,8 @@ class TwoPhaseFineTuning(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not hasattr(pl_module, "backbone_blocks"):
             raise UserError(f"callbacks.two_phase: {type(pl_module).__name__} has no backbone to freeze")
+        if stage == "fit":
+            self.cached_phase, self.boundary, self.frozen_state = 0, None, {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.switch_epoch >= (trainer.max_epochs or math.inf):
@@ -112,7 +127,7 @@ class TwoPhaseFineTuning(pl.Callback):
             unfrozen = 0
             rates = LearningRates({"head": pl_module.lr}, 0, switch_step, pl_module.schedule, pl_module.warmup)
         else:
-            unfrozen = max(1, round(self.unfreeze_fraction * len(blocks)))
+            unfrozen = len(blocks) - self._first_learning_block(pl_module)
             peak = {"head": self.head_lr, "backbone": self.lr}
             last_step = trainer.estimated_stepping_batches
             rates = LearningRates(peak, switch_step, last_step, self.schedule, self.warmup)
@@ -120,7 +135,76 @@ class TwoPhaseFineTuning(pl.Callback):
         for index, block in enumerate(blocks):
             for parameter in block:
                 parameter.requires_grad_(index >= len(blocks) - unfrozen)
+        if self.cache_views and self.phase(trainer.current_epoch) != self.cached_phase:
+            self._cache_features(trainer, pl_module)
         set_mode(pl_module.backbone)
+
+    def _first_learning_block(self, pl_module: pl.LightningModule) -> int:
+        """The number of the first block that phase 2 unfreezes."""
+        blocks = len(pl_module.backbone_blocks())
+        return blocks - max(1, round(self.unfreeze_fraction * blocks))
+
+    def _cache_features(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have the data module serve what the frozen part makes of the images, and the model begin behind it.
+
+        Phase 2 begins in front of the first block that learns. From there phase 1 goes on to the end of the backbone,
+        and makes do with the images themselves where phase 2 follows: its head is only the start of that.
+        """
+        data = trainer.datamodule
+        if data is None:
+            raise UserError("callbacks.two_phase.cache_views: needs a datamodule that can encode; set it to 0")
+        pl_module.backbone.eval()
+        first = self._first_learning_block(pl_module)
+        phase, phase_2_follows = self.phase(trainer.current_epoch), self.switch_epoch < trainer.max_epochs
+        run = functools.partial(run_frozen, trainer)
+        trunk, tail = pl_module.cut(first)
+        if self.cached_phase == 0 and phase_2_follows and first > 0:
+            inputs = data.view("val", torch.arange(min(8, len(data.indices["val"]))), 0, pl_module.device)
+            if is_chain(run, trunk, tail, pl_module.backbone, inputs):
+                self.boundary = data.encode(functools.partial(run, trunk), self.cache_views, trainer.default_root_dir)
+            else:
+                log.warning("the backbone is no chain of its blocks: only phase 1 has its features cached")
+        if phase == 2:
+            frozen, features = trunk, self.boundary or {}
+        elif self.boundary is None:
+            frozen, tail = pl_module.cut(len(pl_module.backbone_blocks()))
+            views = 1 if phase_2_follows else self.cache_views
+            features = data.encode(functools.partial(run, frozen), views, trainer.default_root_dir)
+        else:
+            features = data.encode(functools.partial(run, tail), 1, trainer.default_root_dir, of=self.boundary)
+            frozen, tail = pl_module.cut(len(pl_module.backbone_blocks()))
+        data.serve(features)
+        pl_module.begin_at(tail)
+        self.cached_phase = phase
+        self.frozen_state = {name: value.clone() for name, value in frozen.state_dict().items()}
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Serve images again if a checkpoint has brought other weights than those that the features come from."""
+        if trainer.state.fn == "validate" and self.frozen_state:
+            now = pl_module.state_dict()
+            if any(not torch.equal(now[f"backbone.{name}"], value) for name, value in self.frozen_state.items()):
+                trainer.datamodule.serve({})
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "validate" and self.frozen_state:  # `fit` leaves the features to the validation that follows it
+            trainer.datamodule.serve({})
+            self.cached_phase, self.boundary, self.frozen_state = 0, None, {}
+
+
+def run_frozen(trainer: pl.Trainer, network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    """The network's output in the trainer's precision, without gradients."""
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        return network(Features(inputs).input())
+
+
+def is_chain(run: Callable, trunk: nn.Module, tail: nn.Module, whole: nn.Module, inputs: torch.Tensor) -> bool:
+    """Whether trunk and tail after one another are the whole network."""
+    expected = run(whole, inputs)
+    try:
+        got = run(tail, run(trunk, inputs))
+    except Exception:  # whatever a network raises that is given what it was not made for
+        return False
+    return got.shape == expected.shape and bool((got - expected).norm() <= 1e-2 * expected.norm())
 
 
 def set_mode(module: nn.Module) -> None:

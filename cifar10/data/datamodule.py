@@ -4,7 +4,9 @@ Images stay one uint8 tensor at native size; a batch is one index operation, and
 whole batch on the device in `on_after_batch_transfer`.
 """
 
+import logging
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,10 +14,14 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from cifar10.data.features import FeatureCache, Features, fill, size
 from cifar10.data.sources import SOURCES
 from cifar10.data.transforms import Augmentation, Preprocessing
 from cifar10.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class CIFAR10DataModule(pl.LightningDataModule):
@@ -69,6 +75,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.is_prepared = False
         self.loaded: dict[str, tuple[Tensor, Tensor]] = {}  # images and labels of the source's "train" and "test"
         self.indices: dict[str, Tensor] = {}  # of each stage's images in them: "train", "val", "test"
+        self.features: dict[str, FeatureCache] = {}  # of "train" and "val"; served in place of the images if there
+        self.served_to: pl.Trainer | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -84,6 +92,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
         "fit" and "validate" never open the test files, "test" and "predict" never the training files.
         """
+        if stage == "fit" or self.trainer is not self.served_to:
+            self.features = {}  # another model's
         wanted = getattr(self.trainer and self.trainer.lightning_module, "preprocessing", None)
         if wanted is not None:
             self.preprocessing = Preprocessing(**wanted)
@@ -127,16 +137,73 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 self.loaded[part] = tuple(tensor.to(device) for tensor in self.loaded[part])
         images, labels = self.loaded[part]
         batches = Batches(images, labels, self.indices[stage], batch_size, rank, world_size)
+        batches.features = lambda: self.features.get(stage)
         if shuffle:
             batches.shuffle(self.seed, self.augmentation, lambda: self.trainer.current_epoch if self.trainer else 0)
         return batches
 
-    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
-        """(uint8 images, labels, draws or None) -> the network's input (B, 3, S, S) and its targets."""
+    def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int = 0) -> tuple[Tensor | Features, Tensor]:
+        """(uint8 images, labels, draws or None) -> the network's input (B, 3, S, S) and its targets.
+
+        Features in place of the images are handed on as they are.
+        """
         images, labels, draws = batch
+        if isinstance(images, Features):
+            return images, labels
         if draws is None:
             return self.preprocessing(images), labels
         return self.augmentation.apply(images, labels, draws, self.preprocessing, len(self.class_names))
+
+    def encode(
+        self,
+        network: Callable[[Tensor], Tensor],
+        views: int,
+        folder: str | Path,
+        of: dict[str, FeatureCache] | None = None,
+    ) -> dict[str, FeatureCache]:
+        """What a frozen network makes of every training image, in `views` fixed views, and of every validation image.
+
+        network: input (B, 3, S, S) -> features (B, ...). of: earlier features to start from, in place of the images.
+        folder: for a file of features, where nothing else holds them. Each process computes its share.
+        Raises UserError for augmentation that fixed views cannot have.
+        """
+        augmentation, started = self.augmentation, time.perf_counter()
+        for key in ("cutout", "mixup_alpha", "cutmix_alpha"):
+            if getattr(augmentation, key):
+                raise UserError(f"data.{key}: draws anew every epoch, so features cannot be cached: set cache_views=0")
+        if views > 1 and not (augmentation.flip or augmentation.crop_padding):
+            raise UserError(f"cache_views={views}: without data.flip and data.crop_padding all views are the same")
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        caches, total = {}, views * len(self.indices["train"]) + len(self.indices["val"])
+        with tqdm(total=total, desc="caching features", unit="img", disable=None, leave=False) as bar:
+            for stage, count in (("train", views), ("val", 1)):
+
+                def inputs(places: Tensor, view: int, stage: str = stage) -> Tensor:
+                    if of is not None:
+                        return of[stage].read(places, view).to(device)
+                    return self.view(stage, places, view, device)
+
+                shape = (len(self.indices[stage]), count)
+                caches[stage] = fill(shape, inputs, network, self.eval_batch_size, device, folder, self.trainer, bar)
+        seconds, (train, val) = time.perf_counter() - started, caches.values()
+        log.info(
+            f"features of {len(self.indices['train']):,} training images in {views} views and of"
+            f" {len(self.indices['val']):,} validation images: {size(train.nbytes + val.nbytes)} {train.place},"
+            f" {seconds:.0f} s, {total / seconds:.0f} img/s"
+        )
+        return caches
+
+    def serve(self, features: dict[str, FeatureCache]) -> None:
+        """From the next epoch on serve the trainer these features of "train" and "val"; none: images again."""
+        self.features, self.served_to = features, self.trainer
+
+    def view(self, stage: str, places: Tensor, number: int, device: torch.device) -> Tensor:
+        """A fixed view of the images at these places of a stage, as the network's input on the device."""
+        images = self.loaded["train"][0]
+        images = images[self.indices[stage][places].to(images.device)].to(device)
+        rng = np.random.default_rng([self.seed, number])
+        draws = torch.from_numpy(rng.random((len(self.indices[stage]), 2), dtype=np.float32))[places]
+        return self.augmentation.view(images, number, draws.to(device), self.preprocessing)
 
 
 class Batches:
@@ -161,6 +228,7 @@ class Batches:
         steps = -(-len(indices) // batch_size)
         self.bounds = np.linspace(0, len(indices), steps + 1).round().astype(int).tolist()
         self.augmentation: Augmentation | None = None
+        self.features: Callable[[], FeatureCache | None] = lambda: None  # to serve in place of the images
 
     def shuffle(self, seed: int, augmentation: Augmentation, current_epoch: Callable[[], int]) -> None:
         """From now on shuffle, and draw the numbers that `augmentation` wants, anew each epoch."""
@@ -170,16 +238,22 @@ class Batches:
         return len(self.bounds) - 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        order, draws = self.indices, None
+        places, draws, epoch, features = torch.arange(len(self.indices)), None, 0, self.features()
         if self.augmentation is not None:
-            rng = np.random.default_rng([self.seed, self.current_epoch()])
-            order = order[torch.from_numpy(rng.permutation(len(order)))]
-            draws = self.augmentation.draw(len(order), rng).to(self.images.device)
-        order = order.to(self.images.device)
+            epoch = self.current_epoch()
+            rng = np.random.default_rng([self.seed, epoch])
+            places = torch.from_numpy(rng.permutation(len(places)))
+            if features is None:
+                draws = self.augmentation.draw(len(places), rng).to(self.images.device)
+        order = self.indices[places].to(self.images.device)
         for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
             share = slice(start + self.rank, stop, self.world_size)
             picked = order[share]
-            yield self.images[picked], self.labels[picked], None if draws is None else draws[share]
+            if features is None:
+                yield self.images[picked], self.labels[picked], None if draws is None else draws[share]
+            else:  # half of the images in each of two views, and in the next epoch in the other
+                view = (places[share] + epoch) % features.views
+                yield Features(features.read(places[share], view)), self.labels[picked], None
 
 
 def split(

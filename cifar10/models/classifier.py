@@ -86,7 +86,7 @@ class ImageClassifier(pl.LightningModule):
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
         self.train_acc.update(logits, labels)
-        options = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
+        options = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, **options)
         self.log("train/acc", self.train_acc, **options)
         return loss
@@ -96,7 +96,7 @@ class ImageClassifier(pl.LightningModule):
         logits = self(images)
         self.val_acc.update(logits, labels)
         self.val_confusion.update(logits, labels)
-        options = {"prog_bar": True, "batch_size": len(images), "logger": self.trainer.state.fn == "fit"}
+        options = {"prog_bar": True, "batch_size": len(labels), "logger": self.trainer.state.fn == "fit"}
         self.log("val/loss", F.cross_entropy(logits, labels), sync_dist=True, **options)
         self.log("val/acc", self.val_acc, **options)
 

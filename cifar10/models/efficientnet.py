@@ -1,5 +1,6 @@
 """A pretrained timm backbone, EfficientNet-B0 unless told otherwise, with a new head."""
 
+import copy
 import difflib
 import logging
 import pickle
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from timm.models import group_parameters
 from torch import Tensor, nn
 
+from cifar10.data.features import Features
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
 
@@ -57,8 +59,13 @@ class EfficientNet(ImageClassifier):
         self.backbone = network.to(memory_format=torch.channels_last)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(network.num_features, len(class_names)))
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.backbone(images))
+    def forward(self, images: Tensor | Features) -> Tensor:
+        features = self.tail(images.input()) if isinstance(images, Features) else self.backbone(images)
+        return self.head(features)
+
+    def begin_at(self, tail: nn.Module) -> None:
+        """Have `forward` take `Features` up from here: the second part of a `cut`."""
+        self.__dict__["tail"] = tail  # no submodule: it consists of the backbone's
 
     def parameter_groups(self) -> dict[str, Iterable[tuple[str, nn.Parameter]]]:
         return {"head": self.head.named_parameters(), "backbone": self.backbone.named_parameters()}
@@ -71,6 +78,38 @@ class EfficientNet(ImageClassifier):
         groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=False))
         parameters = dict(self.backbone.named_parameters())
         return [[parameters[name] for name in groups[index]] for index in sorted(groups)]
+
+    def cut(self, block: int) -> tuple[nn.Module, nn.Module]:
+        """The backbone in front of a block of `backbone_blocks()`, and from that block on; len(blocks): all, nothing.
+
+        Both share the backbone's modules. They are right where the backbone is a chain of its blocks, in the order in
+        which it holds them: test before use.
+        """
+        blocks = self.backbone_blocks()
+        if block == len(blocks):
+            return copy.copy(self.backbone), nn.Identity()
+        after = {id(parameter) for learning in blocks[block:] for parameter in learning}
+        return part(self.backbone, after, first=True), part(self.backbone, after, first=False)
+
+
+def part(network: nn.Module, after: set[int], first: bool) -> nn.Module:
+    """A copy of a chain of modules, the first or the last part of which does its work; the other is the identity.
+
+    after: ids of the parameters of the last part. The copy shares every module that it does not have to change.
+    """
+    copied = copy.copy(network)
+    copied._modules = dict(network._modules)
+    cut = False
+    for name, module in network._modules.items():
+        owned = [id(parameter) in after for parameter in module.parameters()]
+        if not cut and any(owned):
+            cut = True
+            if not all(owned):  # the cut lies inside
+                copied._modules[name] = part(module, after, first)
+                continue
+        if cut == first:
+            copied._modules[name] = nn.Identity()
+    return copied
 
 
 def create_backbone(name: str, pretrained: bool, image_size: int | None, drop_path: float) -> nn.Module:
