@@ -1,12 +1,13 @@
 # make train  sets everything up on a fresh machine and trains the CNN;   ARGS="model=efficientnet_b0" are passed on
 # make test   sets everything up and runs the tests;                     ARGS="-k transforms" are passed on
+# make bench  measures speed and memory beside the usual ways;            ARGS="--only data,startup" are passed on
 # make tensorboard   shows the curves of all runs
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup train test evaluate tensorboard lint clean
+.PHONY: setup train test evaluate bench tensorboard lint clean
 
 setup: $(READY)
 
@@ -32,6 +33,9 @@ evaluate: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/python -m cifar10.benchmark $(ARGS)
 
 tensorboard: $(READY)
 	@$(BIN)/tensorboard --logdir outputs

@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+import os
+import shutil
 import sys
 import types
 import typing
@@ -10,7 +12,7 @@ import warnings
 import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cifar10.callbacks.progress_bar import ProgressBar
@@ -28,6 +30,7 @@ for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)
 
 
+COMPILE = (False, True, "auto", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
@@ -42,12 +45,15 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
     """The model for the data's classes."""
     if len(datamodule.class_names) < 2:
         raise UserError(f"{datamodule.source.name}: one class only; there is nothing to tell apart")
-    return make("model", cfg.model, class_names=list(datamodule.class_names))
+    model = make("model", cfg.model, class_names=list(datamodule.class_names))
+    if mode := compile_mode(cfg.trainer.compile):
+        model.compile_network(mode)
+    return model
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with its callbacks and logger, checked against the machine."""
-    trainer = cfg.trainer
+    trainer, settings = cfg.trainer, OmegaConf.to_container(cfg.trainer, resolve=True)
     check_devices(trainer.accelerator, trainer.devices)
     callbacks = [make(f"callbacks.{name}", node) for name, node in cfg.callbacks.items() if node is not None]
     show_bar = trainer.enable_progress_bar and sys.stdout.isatty()  # in a file, the line an epoch says it all
@@ -55,8 +61,9 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         callbacks.insert(0, ProgressBar())
     return make(
         "trainer",
-        trainer,
+        OmegaConf.create({key: value for key, value in settings.items() if key != "compile"}),
         enable_progress_bar=show_bar,
+        benchmark=not trainer.deterministic if trainer.benchmark is None else trainer.benchmark,
         precision=resolve_precision(trainer.precision, trainer.accelerator),
         strategy=resolve_strategy(trainer.strategy, trainer.devices, callbacks),
         callbacks=callbacks,
@@ -68,6 +75,21 @@ def resolve_strategy(strategy: str, devices: object, callbacks: list[pl.Callback
     """ "auto", but for two phases on several devices a DDP that allows the set of learning parameters to change."""
     two_phases = any(isinstance(callback, TwoPhaseFineTuning) for callback in callbacks)
     return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and devices != 1 else strategy
+
+
+def compile_mode(setting: object) -> str | None:
+    """The mode of torch.compile, None where it is off; "auto" compiles where the machine has what it needs.
+
+    UserError for a setting that there is not, and for a machine without a compiler.
+    """
+    if setting not in COMPILE:
+        raise UserError(f"trainer.compile={setting}: must be one of {', '.join(map(str, COMPILE))}")
+    ready = torch.cuda.is_available() or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+    if setting is False or (setting == "auto" and not ready):
+        return None
+    if not ready:
+        raise UserError(f"trainer.compile={setting}: needs a C++ compiler (Debian: apt-get install g++), or set false")
+    return "default" if setting in (True, "auto") else setting
 
 
 def make(key: str, node: DictConfig, **given: object) -> object:

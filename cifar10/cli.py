@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError
+from cifar10.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def command(config_name: str) -> Callable:
         def job(cfg: DictConfig) -> object:
             nonlocal composed
             composed = True
+            keep_freed_memory()
             log.info("loading PyTorch and Lightning")  # a few seconds
             try:
                 return function(cfg)

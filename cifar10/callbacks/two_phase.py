@@ -150,29 +150,30 @@ class TwoPhaseFineTuning(pl.Callback):
         Phase 2 begins in front of the first block that learns. From there phase 1 goes on to the end of the backbone,
         and makes do with the images themselves where phase 2 follows: its head is only the start of that.
         """
-        data = trainer.datamodule
+        data, folder = trainer.datamodule, trainer.default_root_dir
         if data is None:
             raise UserError("callbacks.two_phase.cache_views: needs a datamodule that can encode; set it to 0")
         pl_module.backbone.eval()
         first = self._first_learning_block(pl_module)
         phase, phase_2_follows = self.phase(trainer.current_epoch), self.switch_epoch < trainer.max_epochs
-        run = functools.partial(run_frozen, trainer)
+        run, whole = functools.partial(run_frozen, trainer), pl_module.cut(len(pl_module.backbone_blocks()))
         trunk, tail = pl_module.cut(first)
         if self.cached_phase == 0 and phase_2_follows and first > 0:
             inputs = data.view("val", torch.arange(min(8, len(data.indices["val"]))), 0, pl_module.device)
-            if is_chain(run, trunk, tail, pl_module.backbone, inputs):
-                self.boundary = data.encode(functools.partial(run, trunk), self.cache_views, trainer.default_root_dir)
+            if is_chain(run, trunk, tail, whole[0], inputs):
+                freeze(pl_module, trunk)
+                self.boundary = data.encode(functools.partial(run, trunk), self.cache_views, folder)
             else:
                 log.warning("the backbone is no chain of its blocks: only phase 1 has its features cached")
         if phase == 2:
             frozen, features = trunk, self.boundary or {}
         elif self.boundary is None:
-            frozen, tail = pl_module.cut(len(pl_module.backbone_blocks()))
+            frozen, tail = whole
             views = 1 if phase_2_follows else self.cache_views
-            features = data.encode(functools.partial(run, frozen), views, trainer.default_root_dir)
+            features = data.encode(functools.partial(run, freeze(pl_module, frozen)), views, folder)
         else:
-            features = data.encode(functools.partial(run, tail), 1, trainer.default_root_dir, of=self.boundary)
-            frozen, tail = pl_module.cut(len(pl_module.backbone_blocks()))
+            features = data.encode(functools.partial(run, freeze(pl_module, tail)), 1, folder, of=self.boundary)
+            frozen, tail = whole
         data.serve(features)
         pl_module.begin_at(tail)
         self.cached_phase = phase
@@ -189,6 +190,13 @@ class TwoPhaseFineTuning(pl.Callback):
         if stage == "validate" and self.frozen_state:  # `fit` leaves the features to the validation that follows it
             trainer.datamodule.serve({})
             self.cached_phase, self.boundary, self.frozen_state = 0, None, {}
+
+
+def freeze(pl_module: pl.LightningModule, network: nn.Module) -> nn.Module:
+    """Compile a network that never learns, its weights folded into the code, if the model is to be compiled."""
+    if pl_module.compile_mode is not None:
+        network.compile(dynamic=False, options={"freezing": True})
+    return network
 
 
 def run_frozen(trainer: pl.Trainer, network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

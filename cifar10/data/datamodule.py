@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from cifar10.data.features import FeatureCache, Features, fill, size
+from cifar10.data.features import FeatureCache, Features, fill
 from cifar10.data.sources import SOURCES
 from cifar10.data.transforms import Augmentation, Preprocessing
 from cifar10.errors import UserError
+from cifar10.memory import size
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ The data module fills a `FeatureCache` for training and one for validation, and 
 images; the two-phase callback decides when.
 """
 
-import contextlib
 import itertools
 import os
 import shutil
@@ -13,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from cifar10.errors import UserError
+from cifar10.memory import free_memory, size
 
 
 class Features(NamedTuple):
@@ -105,16 +104,6 @@ def fill(
     return cache
 
 
-def free_memory() -> int:
-    """Bytes of host memory that a process may still take, within its control group's limit where there is one."""
-    free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # no such limit, or none that is a number
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-        free = min(free, limit)
-    return free
-
-
 def map_file(folder: Path, nbytes: int) -> Tensor:
     """A uint8 tensor of `nbytes` in a file without a name in `folder`; UserError if the disk has no room for it."""
     free = shutil.disk_usage(folder).free
@@ -130,8 +119,3 @@ def map_file(folder: Path, nbytes: int) -> Tensor:
     finally:
         os.close(handle)
         os.unlink(name)  # the mapping keeps it until the process ends
-
-
-def size(nbytes: int) -> str:
-    """Bytes in words: 1.4 GB."""
-    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

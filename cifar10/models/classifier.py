@@ -75,10 +75,23 @@ class ImageClassifier(pl.LightningModule):
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
         self.label_smoothing, self.schedule, self.warmup = label_smoothing, schedule, warmup
         self.learning_rates: LearningRates | None = None
+        self.compile_mode: str | None = None
         num_classes = len(class_names)
         self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.val_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         self.val_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+
+    def main_network(self) -> nn.Module:
+        """What there is to compile."""
+        return self.network
+
+    def compile_network(self, mode: str) -> None:
+        """Compile the network in place when it is first called; keys of checkpoints do not change.
+
+        mode: of torch.compile. Each size of batch is compiled for itself, which is quicker than one for all sizes.
+        """
+        self.compile_mode = mode
+        self.main_network().compile(dynamic=False, mode=mode)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cifar10.data.features import Features
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
+from cifar10.models.depthwise import speed_up_depthwise
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +57,20 @@ class EfficientNet(ImageClassifier):
             load_weights(network, weights, backbone)
         pretrained, weights = False, None  # a checkpoint brings its own weights: nothing to fetch when it is loaded
         self.save_hyperparameters(ignore=["network", "config", "preprocessing"], logger=False)
-        self.backbone = network.to(memory_format=torch.channels_last)
+        self.backbone = speed_up_depthwise(network).to(memory_format=torch.channels_last)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(network.num_features, len(class_names)))
 
     def forward(self, images: Tensor | Features) -> Tensor:
         features = self.tail(images.input()) if isinstance(images, Features) else self.backbone(images)
         return self.head(features)
 
+    def main_network(self) -> nn.Module:
+        return self.backbone
+
     def begin_at(self, tail: nn.Module) -> None:
         """Have `forward` take `Features` up from here: the second part of a `cut`."""
+        if self.compile_mode is not None:
+            tail.compile(dynamic=False, mode=self.compile_mode)
         self.__dict__["tail"] = tail  # no submodule: it consists of the backbone's
 
     def parameter_groups(self) -> dict[str, Iterable[tuple[str, nn.Parameter]]]:
@@ -86,10 +92,9 @@ class EfficientNet(ImageClassifier):
         which it holds them: test before use.
         """
         blocks = self.backbone_blocks()
-        if block == len(blocks):
-            return copy.copy(self.backbone), nn.Identity()
         after = {id(parameter) for learning in blocks[block:] for parameter in learning}
-        return part(self.backbone, after, first=True), part(self.backbone, after, first=False)
+        last = part(self.backbone, after, first=False) if after else nn.Identity()
+        return part(self.backbone, after, first=True), last
 
 
 def part(network: nn.Module, after: set[int], first: bool) -> nn.Module:
@@ -98,7 +103,7 @@ def part(network: nn.Module, after: set[int], first: bool) -> nn.Module:
     after: ids of the parameters of the last part. The copy shares every module that it does not have to change.
     """
     copied = copy.copy(network)
-    copied._modules = dict(network._modules)
+    copied._modules, copied._compiled_call_impl = dict(network._modules), None
     cut = False
     for name, module in network._modules.items():
         owned = [id(parameter) in after for parameter in module.parameters()]
