@@ -46,7 +46,9 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
     if len(datamodule.class_names) < 2:
         raise UserError(f"{datamodule.source.name}: one class only; there is nothing to tell apart")
     model = make("model", cfg.model, class_names=list(datamodule.class_names))
-    if mode := compile_mode(cfg.trainer.compile):
+    mode = compile_mode(cfg.trainer.compile)
+    model.compile_frozen = mode is not None
+    if mode is not None and mode != "frozen":
         model.compile_network(mode)
     return model
 
@@ -78,18 +80,23 @@ def resolve_strategy(strategy: str, devices: object, callbacks: list[pl.Callback
 
 
 def compile_mode(setting: object) -> str | None:
-    """The mode of torch.compile, None where it is off; "auto" compiles where the machine has what it needs.
+    """The mode of torch.compile, "frozen" for the parts that never learn alone, None for nothing.
 
-    UserError for a setting that there is not, and for a machine without a compiler.
+    "auto" is what was measured to help (tests/benchmarks/README.md): everything on a GPU, the frozen part on a CPU
+    with a compiler. UserError for a setting that there is not, and for a machine without a compiler.
     """
     if setting not in COMPILE:
-        raise UserError(f"trainer.compile={setting}: must be one of {', '.join(map(str, COMPILE))}")
-    ready = torch.cuda.is_available() or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+        raise UserError(f"trainer.compile={setting}: must be one of {', '.join(map(str, COMPILE)).lower()}")
+    gpu = torch.cuda.is_available()
+    ready = gpu or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
     if setting is False or (setting == "auto" and not ready):
         return None
     if not ready:
         raise UserError(f"trainer.compile={setting}: needs a C++ compiler (Debian: apt-get install g++), or set false")
-    return "default" if setting in (True, "auto") else setting
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU is known
+    if setting == "auto":
+        return "default" if gpu else "frozen"
+    return "default" if setting is True else setting
 
 
 def make(key: str, node: DictConfig, **given: object) -> object:

@@ -79,7 +79,7 @@ class Dashboard(pl.Callback):
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         due = last or trainer.current_epoch % self.confusion_every == 0
         if trainer.state.fn == "fit" and due and isinstance(trainer.logger, StageLogger):
-            matrix = pl_module.val_confusion.compute().cpu().numpy()
+            matrix = pl_module.val_tally.confusion.cpu().numpy()
             self._show_confusion(trainer, pl_module, matrix)
 
     @rank_zero_only

@@ -172,7 +172,7 @@ class TwoPhaseFineTuning(pl.Callback):
             views = 1 if phase_2_follows else self.cache_views
             features = data.encode(functools.partial(run, freeze(pl_module, frozen)), views, folder)
         else:
-            features = data.encode(functools.partial(run, freeze(pl_module, tail)), 1, folder, of=self.boundary)
+            features = data.encode(functools.partial(run, tail), 1, folder, of=self.boundary)
             frozen, tail = whole
         data.serve(features)
         pl_module.begin_at(tail)
@@ -193,8 +193,9 @@ class TwoPhaseFineTuning(pl.Callback):
 
 
 def freeze(pl_module: pl.LightningModule, network: nn.Module) -> nn.Module:
-    """Compile a network that never learns, its weights folded into the code, if the model is to be compiled."""
-    if pl_module.compile_mode is not None:
+    """Compile a network that never learns, its weights folded into the code, if the model says so."""
+    if pl_module.compile_frozen:
+        log.info("compiling the frozen part: half a minute")
         network.compile(dynamic=False, options={"freezing": True})
     return network
 

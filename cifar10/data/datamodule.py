@@ -143,6 +143,13 @@ class CIFAR10DataModule(pl.LightningDataModule):
             batches.shuffle(self.seed, self.augmentation, lambda: self.trainer.current_epoch if self.trainer else 0)
         return batches
 
+    def transfer_batch_to_device(self, batch: tuple, device: torch.device, dataloader_idx: int) -> tuple:
+        """As Lightning would, but for batches that are there already, which it would look through for a long time."""
+        images = batch[0].values if isinstance(batch[0], Features) else batch[0]
+        if images.device == device == batch[1].device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int = 0) -> tuple[Tensor | Features, Tensor]:
         """(uint8 images, labels, draws or None) -> the network's input (B, 3, S, S) and its targets.
 

@@ -28,10 +28,8 @@ class Preprocessing:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), channels last."""
-        images = images.to(torch.float32, memory_format=torch.channels_last)
-        mean = images.new_tensor(self.mean).view(1, -1, 1, 1) * 255
-        std = images.new_tensor(self.std).view(1, -1, 1, 1) * 255
-        return images.sub_(mean).div_(std)
+        scale, shift = affine(tuple(self.mean), tuple(self.std), images.device)
+        return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), scale)
 
     def resize(self, images: Tensor) -> Tensor:
         """float (B, 3, H, W) -> float (B, 3, image_size, image_size)."""
@@ -41,7 +39,12 @@ class Preprocessing:
         if self.interpolation not in ("bilinear", "bicubic"):
             return F.interpolate(images, (size, size), mode=self.interpolation)
         down, across = (operator(side, size, self.interpolation, images.device) for side in sides)
-        return (down @ images.contiguous() @ across.T).contiguous(memory_format=torch.channels_last)
+        shape = (*images.shape[:2], size, size)
+        resized = torch.empty(shape, device=images.device, memory_format=torch.channels_last)
+        at_once = 8 if images.device.type == "cpu" else len(images)  # what a CPU's cache holds
+        for part, into in zip(images.contiguous().split(at_once), resized.split(at_once), strict=True):
+            into.copy_(down @ part @ across.T)
+        return resized
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> the network's input.
@@ -111,6 +114,14 @@ class Augmentation:
         if self.cutout:
             images = cutout(images, draws[:, 6:8], self.cutout)
         return preprocessing.resize(images), targets
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """What multiplies a pixel of 0 to 255, and what is added then, each (1, C, 1, 1), so that it is normalised."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
+    return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
 
 
 @lru_cache(maxsize=16)

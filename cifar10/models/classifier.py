@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.strategies import Strategy
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from cifar10.errors import UserError
 
@@ -76,10 +76,8 @@ class ImageClassifier(pl.LightningModule):
         self.label_smoothing, self.schedule, self.warmup = label_smoothing, schedule, warmup
         self.learning_rates: LearningRates | None = None
         self.compile_mode: str | None = None
-        num_classes = len(class_names)
-        self.train_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.val_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        self.val_confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.compile_frozen = False  # where a callback runs a part of the network that does not learn
+        self.train_tally = self.val_tally = Tally(len(class_names))
 
     def main_network(self) -> nn.Module:
         """What there is to compile."""
@@ -98,23 +96,33 @@ class ImageClassifier(pl.LightningModule):
         logits = self(images)
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
-        self.train_acc.update(logits, labels)
-        options = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True, **options)
-        self.log("train/acc", self.train_acc, **options)
+        self.train_tally.add(loss, logits, labels)
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         logits = self(images)
-        self.val_acc.update(logits, labels)
-        self.val_confusion.update(logits, labels)
-        options = {"prog_bar": True, "batch_size": len(labels), "logger": self.trainer.state.fn == "fit"}
-        self.log("val/loss", F.cross_entropy(logits, labels), sync_dist=True, **options)
-        self.log("val/acc", self.val_acc, **options)
+        self.val_tally.add(F.cross_entropy(logits, labels), logits, labels)
+
+    # A call of `self.log` costs as much as a small layer: metrics are summed on the device and logged once an epoch.
+    def on_train_epoch_start(self) -> None:
+        self.train_tally = Tally(len(self.class_names))
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        if self.trainer.is_last_batch:
+            self._log_tally("train", self.train_tally)
 
     def on_validation_epoch_start(self) -> None:
-        self.val_confusion.reset()
+        self.val_tally = Tally(len(self.class_names))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_tally("val", self.val_tally)
+
+    def _log_tally(self, stage: str, tally: "Tally") -> None:
+        tally.sum_over(self.trainer.strategy)
+        metrics = {f"{stage}/loss": tally.loss, f"{stage}/acc": tally.acc}
+        options = {"on_step": False, "on_epoch": True, "batch_size": 1}  # summed over all processes already
+        self.log_dict(metrics, prog_bar=True, logger=self.trainer.state.fn == "fit", **options)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Logits (B, C) in float32 and labels (B,)."""
@@ -134,6 +142,7 @@ class ImageClassifier(pl.LightningModule):
             groups.append({"name": f"{name}_1d", "role": name, "params": [p for p in parameters if p.ndim <= 1]})
             groups[-1]["weight_decay"] = 0.0
         extra = {"momentum": 0.9, "nesterov": True} if self.optimizer_name == "sgd" else {}
+        extra["fused"] = True  # one kernel for all parameters
         return OPTIMIZERS[self.optimizer_name](groups, lr=self.lr, weight_decay=self.weight_decay, **extra)
 
     def on_train_start(self) -> None:
@@ -149,6 +158,38 @@ class ImageClassifier(pl.LightningModule):
         rates = self.learning_rates.at(self.trainer.global_step)
         for group in self.optimizers().param_groups:
             group["lr"] = rates.get(group["role"], 0.0)
+
+
+class Tally:
+    """Loss and confusion matrix of all images seen since it was made, on their device.
+
+    `confusion` (C, C): true classes as rows, predicted ones as columns. `loss` is the mean over images, in nats.
+    """
+
+    def __init__(self, num_classes: int):
+        self.num_classes = num_classes
+        self.total_loss: Tensor | float = 0.0
+        self.confusion: Tensor = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: its mean loss, logits (B, C), labels (B,)."""
+        cells = labels * self.num_classes + logits.detach().argmax(1)
+        counts = torch.bincount(cells, minlength=self.num_classes**2).view(self.num_classes, -1)
+        self.confusion = self.confusion.to(counts.device) + counts
+        self.total_loss = self.total_loss + loss.detach().float() * len(labels)
+
+    def sum_over(self, strategy: Strategy) -> None:
+        """Add up what all processes have seen."""
+        self.total_loss = strategy.reduce(self.total_loss, reduce_op="sum")
+        self.confusion = strategy.reduce(self.confusion, reduce_op="sum")
+
+    @property
+    def loss(self) -> Tensor:
+        return self.total_loss / self.confusion.sum()
+
+    @property
+    def acc(self) -> Tensor:
+        return self.confusion.trace() / self.confusion.sum()
 
 
 def check_schedule(owner: str, lr: float, schedule: str, warmup: float) -> None:
