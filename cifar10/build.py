@@ -85,14 +85,14 @@ def compile_mode(setting: object) -> str | None:
     "auto" is what was measured to help (tests/benchmarks/README.md): everything on a GPU, the frozen part on a CPU
     with a compiler. UserError for a setting that there is not, and for a machine without a compiler.
     """
+    name, gpu = f"trainer.compile={str(setting).lower()}", torch.cuda.is_available()
     if setting not in COMPILE:
-        raise UserError(f"trainer.compile={setting}: must be one of {', '.join(map(str, COMPILE)).lower()}")
-    gpu = torch.cuda.is_available()
-    ready = gpu or any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+        raise UserError(f"{name}: must be one of {', '.join(map(str, COMPILE)).lower()}")
+    ready = gpu or any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
     if setting is False or (setting == "auto" and not ready):
         return None
     if not ready:
-        raise UserError(f"trainer.compile={setting}: needs a C++ compiler (Debian: apt-get install g++), or set false")
+        raise UserError(f"{name}: needs a C++ compiler (Debian: apt-get install g++), or set false")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU is known
     if setting == "auto":
         return "default" if gpu else "frozen"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # a container's own
+
 # of glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
@@ -32,8 +34,7 @@ def free_memory() -> int:
     """Bytes of host memory that a process may still take, within its control group's limit where there is one."""
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # no such limit, or none that is a number
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+        limit = int((CONTROL_GROUP / "memory.max").read_text()) - int((CONTROL_GROUP / "memory.current").read_text())
         free = min(free, limit)
     return free
 

@@ -33,7 +33,13 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
         log.warning("DRAWN IMAGES, NOT CIFAR-10: no figure of this run says anything about CIFAR-10")
     log.info(f"{cfg.name}: {parameters:,} parameters, input {model.preprocessing['image_size']} px")
     log.info(f"{datamodule.source.name}: {train:,} images to train on, {val:,} to validate")
-    log.info(f"{hardware(trainer)}, precision {trainer.precision}; torch {torch.__version__}, commit {commit()}")
+    compiled = ", compiled" if model.compile_mode else ", frozen part compiled" if model.compile_frozen else ""
+    log.info(
+        f"{hardware(trainer)}, precision {trainer.precision}{compiled}; torch {torch.__version__}, commit {commit()}"
+    )
+    two_phase = cfg.callbacks.get("two_phase")
+    if two_phase and not two_phase.get("cache_views") and trainer.strategy.root_device.type == "cpu":
+        log.info("a long way on a CPU: experiment=laptop is shorter, or callbacks.two_phase.cache_views=2")
     log.info(f"results go to {os.path.relpath(cfg.output_dir)}")
 
 

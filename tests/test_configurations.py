@@ -4,9 +4,19 @@ from pathlib import Path
 
 import pytest
 
+from cifar10.models import efficientnet
+
 CONF = Path(__file__).parent.parent / "conf"
-SMALL = ["data=shapes", "data.batch_size=80", "+trainer.limit_train_batches=2", "+trainer.limit_val_batches=1",
-         "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "data.image_size=32", "data.val_size=40"]  # fmt: skip
+SMALL = [
+    "data=shapes",
+    "data.batch_size=80",
+    "data.val_size=40",
+    "data.image_size=32",
+    "trainer.max_epochs=1",
+    "+trainer.limit_train_batches=2",
+    "+trainer.limit_val_batches=1",
+    "trainer.enable_progress_bar=false",
+]
 
 
 def choices(group: str) -> list[str]:
@@ -46,11 +56,14 @@ def test_every_recipe_belongs_to_an_experiment_and_a_model():
 
 
 def test_an_experiment_of_both_models_is_a_sweep_over_them(command, shapes_root, tmp_path, monkeypatch):
-    tiny = ["data=shapes", f"data.root={shapes_root}", "data.val_size=40", "trainer.max_epochs=1",
-            "trainer.enable_progress_bar=false", "trainer.compile=false", "data.image_size=32"]  # fmt: skip
-    command("train.py", "experiment=laptop", *tiny)
-    assert "laptop_cnn: " in command.out and "laptop_efficientnet_b0" in command.out + command.err
-    assert (tmp_path / "outputs" / "sweeps").exists()
+    def offline(name, pretrained, *options):
+        return create_backbone(name, False, *options)
+
+    create_backbone = efficientnet.create_backbone
+    monkeypatch.setattr(efficientnet, "create_backbone", offline)
+    train(command, shapes_root, "experiment=laptop", "trainer.compile=false")
+    assert len(list(tmp_path.glob("outputs/sweeps/*/[01]/checkpoints/best.ckpt"))) == 2
+    assert "laptop_cnn: 160,202 parameters" in command.out and "laptop_efficientnet_b0: 4,0" in command.out
 
 
 @pytest.mark.parametrize("data", choices("data"))

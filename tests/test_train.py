@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,12 @@ MISTAKES = {
     "misspelt metric": (["callbacks.early_stopping.monitor=val/los"], "callbacks.early_stopping.monitor=val/los"),
     "folder that cannot be": (["hydra.run.dir=/proc/nowhere"], "/proc/nowhere"),
     "more memory than there is": (["data.image_size=100000"], "model"),
+    "unknown way to compile": (["trainer.compile=fast"], "trainer.compile=fast: must be one of false, true, auto"),
+    "views without augmentation": (
+        [*B0, "callbacks.two_phase.cache_views=2", "data.flip=false", "data.crop_padding=0"],
+        "cache_views=2: without data.flip and data.crop_padding",
+    ),
+    "cache beside mixup": ([*B0, "callbacks.two_phase.cache_views=1", "data.mixup_alpha=0.2"], "data.mixup_alpha"),
     "no such override syntax": (["data.batch_size"], "data.batch_size"),
 }
 
@@ -196,6 +203,35 @@ def test_help_and_cfg_import_nothing_heavy():
     for flags in (["--help"], ["--cfg", "job"]):
         result = subprocess.run([sys.executable, "-c", code, *flags], cwd=PROJECT, capture_output=True, text=True)
         assert result.stdout.rstrip().endswith("[]"), result.stdout[-300:] + result.stderr
+
+
+def test_compiling_without_a_compiler_is_one_line_and_auto_does_without(command, tiny, monkeypatch):
+    monkeypatch.setattr("cifar10.build.shutil.which", lambda name: None)
+    monkeypatch.setattr("cifar10.build.torch.cuda.is_available", lambda: False)
+    assert command("train.py", *tiny, "trainer.compile=true") == 1
+    assert command.err.startswith("error: trainer.compile=true: needs a C++ compiler")
+    assert command("train.py", *tiny, "trainer.compile=auto") == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no compiler")
+def test_a_compiled_run_is_the_run(command, tiny, tmp_path):
+    accuracy = {}
+    few = ["data.batch_size=40", "data.eval_batch_size=40", "data.val_size=40", "data.train_size=80",
+           "trainer.max_epochs=3", "callbacks.two_phase.head_epochs=1", "callbacks.two_phase.cache_views=1",
+           "data.flip=false", "data.crop_padding=0", "model.dropout=0", "model.lr=1e-2"]  # fmt: skip
+    for compile in ("false", "true"):
+        assert command("train.py", *tiny, *B0, *few, f"trainer.compile={compile}") == 0, command.err
+        accuracy[compile] = float(command.out.partition("validation loss")[2].split()[0])
+    assert accuracy["true"] == pytest.approx(accuracy["false"], rel=1e-2)
+
+
+def test_a_run_with_cached_features_says_how_large_they_are_and_where(command, tiny, tmp_path):
+    assert command("train.py", *tiny, *B0, "callbacks.two_phase.cache_views=2", "trainer.max_epochs=2",
+                   "callbacks.two_phase.head_epochs=1") == 0  # fmt: skip
+    assert "features of 160 training images in 2 views and of 40 validation images: " in command.out
+    assert " MB in memory" in command.out
+    assert tags(the_run(tmp_path), "train", "images") == {"images as the network sees them"}
 
 
 def test_a_run_does_without_tensorboard(command, tiny, tmp_path):

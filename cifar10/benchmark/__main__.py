@@ -19,6 +19,7 @@ SECTIONS = {
     "data": "images delivered ready for the network, beside torchvision's per-image transforms in two workers",
     "step": "an epoch of the CNN, beside a bare PyTorch loop and beside plain Lightning",
     "cache": "both phases of EfficientNet-B0 with cached features, beside computing them in every step",
+    "backbone": "EfficientNet-B0 at 224 px, beside a bare timm loop and the chip's matrix rate",
     "startup": "--help, --cfg job and a run of one step, beside import torch",
     "memory": "peak memory of an epoch of the CNN and of EfficientNet-B0",
     "growth": "how seconds grow with the number of images and with their size",
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--output {output}: cannot be written ({cause_of(error)})") from error
     keep_freed_memory()  # as train.py does
     print("loading PyTorch and Lightning", file=sys.stderr)
-    from cifar10.benchmark import commands, delivery, fine_tuning, growth, training
+    from cifar10.benchmark import backbone, commands, delivery, fine_tuning, growth, training
     from cifar10.benchmark.results import environment, heading, table, write
     from cifar10.benchmark.settings import settle
 
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace) -> None:
         "data": delivery.data,
         "step": training.step,
         "cache": fine_tuning.cache,
+        "backbone": backbone.backbone,
         "startup": commands.startup,
         "memory": commands.memory,
         "growth": growth.growth,

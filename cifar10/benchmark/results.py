@@ -16,7 +16,7 @@ from cifar10.benchmark.settings import Settings
 from cifar10.data.sources import SOURCES
 from cifar10.runs import commit
 
-FORMATS = {"images/s": "{:,.0f} images/s", "s": "{:.4g} s", "GB": "{:.2f} GB"}
+FORMATS = {"images/s": "{:,.0f} images/s", "s": "{:.4g} s", "GB": "{:.2f} GB", "TFLOP/s": "{:.3g} TFLOP/s"}
 
 
 @dataclass

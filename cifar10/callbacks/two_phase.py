@@ -57,9 +57,7 @@ class TwoPhaseFineTuning(pl.Callback):
         self.patience, self.unfreeze_fraction = patience, unfreeze_fraction
         self.lr, self.head_lr, self.schedule, self.warmup = lr, head_lr or lr, schedule, warmup
         self.cache_views = cache_views
-        self.cached_phase = 0  # the phase whose features are served
-        self.boundary: dict[str, FeatureCache] | None = None  # features in front of the first block that ever learns
-        self.frozen_state: dict[str, torch.Tensor] = {}  # weights of what the served features come from
+        self._forget_features()
         self.switch_epoch = head_epochs  # the first epoch of phase 2
         self.best_loss, self.best_epoch = math.inf, -1  # of the phase under way
         self.best_head: dict[str, torch.Tensor] | None = None  # kept during phase 1 only
@@ -79,7 +77,7 @@ class TwoPhaseFineTuning(pl.Callback):
         if not hasattr(pl_module, "backbone_blocks"):
             raise UserError(f"callbacks.two_phase: {type(pl_module).__name__} has no backbone to freeze")
         if stage == "fit":
-            self.cached_phase, self.boundary, self.frozen_state = 0, None, {}
+            self._forget_features()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.switch_epoch >= (trainer.max_epochs or math.inf):
@@ -144,6 +142,12 @@ class TwoPhaseFineTuning(pl.Callback):
         blocks = len(pl_module.backbone_blocks())
         return blocks - max(1, round(self.unfreeze_fraction * blocks))
 
+    def _forget_features(self) -> None:
+        self.cached_phase = 0  # the phase whose features are served
+        self.chain: bool | None = None  # whether the backbone can be cut in front of the first block that learns
+        self.boundary: dict[str, FeatureCache] | None = None  # the features there
+        self.frozen_state: dict[str, torch.Tensor] = {}  # weights of what the served features come from
+
     def _cache_features(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Have the data module serve what the frozen part makes of the images, and the model begin behind it.
 
@@ -158,11 +162,12 @@ class TwoPhaseFineTuning(pl.Callback):
         phase, phase_2_follows = self.phase(trainer.current_epoch), self.switch_epoch < trainer.max_epochs
         run, whole = functools.partial(run_frozen, trainer), pl_module.cut(len(pl_module.backbone_blocks()))
         trunk, tail = pl_module.cut(first)
-        if self.cached_phase == 0 and phase_2_follows and first > 0:
+        if self.chain is None and first > 0 and (phase == 2 or phase_2_follows):
             inputs = data.view("val", torch.arange(min(8, len(data.indices["val"]))), 0, pl_module.device)
-            if is_chain(run, trunk, tail, whole[0], inputs):
-                freeze(pl_module, trunk)
-                self.boundary = data.encode(functools.partial(run, trunk), self.cache_views, folder)
+            self.chain = is_chain(run, trunk, tail, whole[0], inputs)
+            if self.chain:
+                frozen = freeze(pl_module, trunk)
+                self.boundary = data.encode(functools.partial(run, frozen), self.cache_views, folder)
             else:
                 log.warning("the backbone is no chain of its blocks: only phase 1 has its features cached")
         if phase == 2:
@@ -189,18 +194,21 @@ class TwoPhaseFineTuning(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "validate" and self.frozen_state:  # `fit` leaves the features to the validation that follows it
             trainer.datamodule.serve({})
-            self.cached_phase, self.boundary, self.frozen_state = 0, None, {}
+            self._forget_features()
 
 
-def freeze(pl_module: pl.LightningModule, network: nn.Module) -> nn.Module:
-    """Compile a network that never learns, its weights folded into the code, if the model says so."""
-    if pl_module.compile_frozen:
-        log.info("compiling the frozen part: half a minute")
-        network.compile(dynamic=False, options={"freezing": True})
-    return network
+def freeze(pl_module: pl.LightningModule, network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The network, compiled with its weights folded into the code if the model says so: it must never learn again."""
+    if not pl_module.compile_frozen:
+        return network
+    import torch._inductor.config as inductor  # takes a second, and few need it
+
+    log.info("compiling the frozen part: half a minute")
+    network.compile(dynamic=False)
+    return inductor.patch(freezing=True)(lambda inputs: network(inputs))  # as an argument of `compile` it does half
 
 
-def run_frozen(trainer: pl.Trainer, network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+def run_frozen(trainer: pl.Trainer, network: Callable, inputs: torch.Tensor) -> torch.Tensor:
     """The network's output in the trainer's precision, without gradients."""
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
         return network(Features(inputs).input())

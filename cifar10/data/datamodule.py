@@ -14,9 +14,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from cifar10.data.features import FeatureCache, Features, fill
+from cifar10.data.features import FeatureCache, Features, Progress, fill
 from cifar10.data.sources import SOURCES
 from cifar10.data.transforms import Augmentation, Preprocessing
 from cifar10.errors import UserError
@@ -183,7 +182,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
             raise UserError(f"cache_views={views}: without data.flip and data.crop_padding all views are the same")
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         caches, total = {}, views * len(self.indices["train"]) + len(self.indices["val"])
-        with tqdm(total=total, desc="caching features", unit="img", disable=None, leave=False) as bar:
+        with Progress(total, "computing features") as progress:
             for stage, count in (("train", views), ("val", 1)):
 
                 def inputs(places: Tensor, view: int, stage: str = stage) -> Tensor:
@@ -192,7 +191,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
                     return self.view(stage, places, view, device)
 
                 shape = (len(self.indices[stage]), count)
-                caches[stage] = fill(shape, inputs, network, self.eval_batch_size, device, folder, self.trainer, bar)
+                caches[stage] = fill(
+                    shape, inputs, network, self.eval_batch_size, device, folder, self.trainer, progress.update
+                )
         seconds, (train, val) = time.perf_counter() - started, caches.values()
         log.info(
             f"features of {len(self.indices['train']):,} training images in {views} views and of"
@@ -254,6 +255,8 @@ class Batches:
             if features is None:
                 draws = self.augmentation.draw(len(places), rng).to(self.images.device)
         order = self.indices[places].to(self.images.device)
+        if features is not None:
+            places = places.to(features.rows.device)
         for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
             share = slice(start + self.rank, stop, self.world_size)
             picked = order[share]

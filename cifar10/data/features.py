@@ -5,9 +5,11 @@ images; the two-phase callback decides when.
 """
 
 import itertools
+import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,8 @@ from tqdm import tqdm
 
 from cifar10.errors import UserError
 from cifar10.memory import free_memory, size
+
+log = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
@@ -72,6 +76,31 @@ class FeatureCache:
         return values.movedim(-1, 1)
 
 
+class Progress:
+    """A bar where somebody watches; a line every half a minute in the log where nobody does."""
+
+    def __init__(self, total: int, what: str, seconds: float = 30.0):
+        self.bar = tqdm(total=total, desc=what, unit="img", disable=None, leave=False)
+        self.total, self.what, self.seconds = total, what, seconds
+        self.done, self.begun = 0, time.perf_counter()
+        self.due = self.begun + seconds
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def update(self, count: int) -> None:
+        self.bar.update(count)
+        self.done, now = self.done + count, time.perf_counter()
+        if self.bar.disable and now >= self.due:
+            rate = self.done / (now - self.begun)
+            left = (self.total - self.done) / rate
+            log.info(f"{self.what}: {self.done:,} of {self.total:,}, {rate:,.0f} img/s, {left:.0f} s left")
+            self.due = now + self.seconds
+
+
 def fill(
     shape: tuple[int, int],
     inputs: Callable[[Tensor, int], Tensor],
@@ -80,11 +109,11 @@ def fill(
     device: torch.device,
     folder: str | Path,
     trainer: pl.Trainer | None,
-    bar: tqdm,
+    advance: Callable[[int], None],
 ) -> FeatureCache:
     """The features that a network makes of (images, views) inputs; each of the trainer's processes computes its share.
 
-    inputs: (places (B,), view) -> the network's input (B, ...).
+    inputs: (places (B,), view) -> the network's input (B, ...). advance: is told how many are done with each batch.
     """
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
     count, views = shape
@@ -100,7 +129,7 @@ def fill(
         if cache is None:
             cache = FeatureCache(count, views, features, device, folder)
         cache.write(places, view, features)
-        bar.update(left)
+        advance(left)
     return cache
 
 

@@ -168,15 +168,16 @@ class Tally:
 
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
-        self.total_loss: Tensor | float = 0.0
-        self.confusion: Tensor = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self.total_loss = torch.zeros(())
+        self.confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: its mean loss, logits (B, C), labels (B,)."""
-        cells = labels * self.num_classes + logits.detach().argmax(1)
-        counts = torch.bincount(cells, minlength=self.num_classes**2).view(self.num_classes, -1)
-        self.confusion = self.confusion.to(counts.device) + counts
-        self.total_loss = self.total_loss + loss.detach().float() * len(labels)
+        if self.confusion.device != labels.device:
+            self.total_loss, self.confusion = self.total_loss.to(labels.device), self.confusion.to(labels.device)
+        self.total_loss += loss.detach() * len(labels)
+        cells = labels * self.num_classes + logits.detach().argmax(1)  # bincount would wait for the GPU
+        self.confusion.view(-1).index_put_((cells,), torch.ones_like(cells), accumulate=True)
 
     def sum_over(self, strategy: Strategy) -> None:
         """Add up what all processes have seen."""

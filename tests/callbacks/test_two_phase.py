@@ -175,7 +175,7 @@ def two_runs(datamodule, epochs=3, **options):
     """The states that a run with and a run without the cache leave, and the model of the first."""
     states = []
     for views in (1, 0):
-        model = build(datamodule, lr=5e-3)
+        model = build(datamodule, lr=5e-3, optimizer="sgd")  # Adam would blow a rounding up to a whole step
         callback = TwoPhaseFineTuning(cache_views=views, patience=None, lr=2e-3, **options)
         trainer = fit(model, datamodule, epochs, callback)
         states.append((model.state_dict(), {name: float(v) for name, v in trainer.callback_metrics.items()}))
@@ -192,9 +192,9 @@ def still(shapes_root):
 @pytest.mark.parametrize("fraction", [0.3, 0.6])
 def test_a_run_from_cached_features_is_the_run_from_images(still, head_epochs, fraction):
     (cached, one), (plain, other) = two_runs(still, head_epochs=head_epochs, unfreeze_fraction=fraction)
-    assert one == pytest.approx(other, rel=1e-2, abs=1e-2)
+    assert one == pytest.approx(other, rel=1e-3, abs=1e-3)
     for name, value in plain.items():
-        torch.testing.assert_close(cached[name], value, rtol=5e-2, atol=5e-3)
+        torch.testing.assert_close(cached[name], value, rtol=1e-3, atol=1e-3)
 
 
 def test_no_frozen_layer_is_computed_twice(still):
@@ -214,7 +214,7 @@ def test_validation_after_the_fit_uses_the_features_and_forgets_them(still, tmp_
     trainer = fit(model, still, 2, callback, folder=tmp_path)
     assert set(still.features) == {"train", "val"}
     images = []
-    model.backbone.register_forward_hook(lambda *arguments: images.append(1))
+    model.backbone.conv_stem.register_forward_hook(lambda *arguments: images.append(1))
     before = float(trainer.callback_metrics["val/loss"])
     trainer.validate(model, still, ckpt_path=tmp_path / "epoch=1.ckpt", weights_only=True, verbose=False)
     assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(before, rel=1e-3)
@@ -271,7 +271,8 @@ def test_cached_features_need_a_data_module(still):
     still.setup("fit")
     model = build(still)
     trainer = pl.Trainer(max_epochs=1, callbacks=[TwoPhaseFineTuning(1, cache_views=1)], accelerator="cpu",
-                         logger=False, enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
+                         logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                         num_sanity_val_steps=0)  # fmt: skip
     with pytest.raises(UserError, match="cache_views"):
         trainer.fit(model, still.train_dataloader(), still.val_dataloader())
 
@@ -283,8 +284,8 @@ def test_a_model_without_a_backbone_is_refused(datamodule):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"head_epochs": -1}, {"cache_views": -1}, {"patience": 0}, {"unfreeze_fraction": 0.0}, {"unfreeze_fraction": 1.1}, {"lr": 0.0},
-     {"schedule": "step"}, {"warmup": 1.0}],
+    [{"head_epochs": -1}, {"patience": 0}, {"unfreeze_fraction": 0.0}, {"unfreeze_fraction": 1.1}, {"lr": 0.0},
+     {"schedule": "step"}, {"warmup": 1.0}, {"cache_views": -1}],
 )  # fmt: skip
 def test_impossible_settings_are_refused_by_name(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):

@@ -144,7 +144,7 @@ def test_views_that_would_all_be_the_same_are_refused(plain, tmp_path):
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_several_processes_compute_a_share_each_and_hold_all(tmp_path, world_size):
     values = torch.arange(50.0).view(25, 2)  # 25 images, two views
-    shares = []
+    shares, done = [], []
 
     class Strategy:
         def all_gather(self, features):  # every process has the same shape, and takes every world_size-th image
@@ -159,9 +159,9 @@ def test_several_processes_compute_a_share_each_and_hold_all(tmp_path, world_siz
         return values[places, view, None]
 
     trainer = SimpleNamespace(global_rank=0, world_size=world_size, strategy=Strategy())
-    bar = SimpleNamespace(update=lambda count: None)
-    cache = module.fill((25, 2), inputs, lambda inputs: inputs, 6, CPU, tmp_path, trainer, bar)
+    cache = module.fill((25, 2), inputs, lambda inputs: inputs, 6, CPU, tmp_path, trainer, done.append)
     assert torch.equal(cache.rows.view(25, 2).float(), values)
+    assert sum(done) == 50
     assert sum(shares) == 2 * -(-25 // world_size), "no process computes what another does"
 
 
@@ -171,3 +171,9 @@ def test_order_of_random_views_follows_the_seed_alone(datamodule):
     first = datamodule.view("train", torch.arange(8), 3, CPU)
     np.random.seed(2)
     assert torch.equal(first, datamodule.view("train", torch.arange(8), 3, CPU))
+
+
+def test_progress_that_nobody_watches_is_a_line_now_and_then(caplog):
+    with caplog.at_level("INFO"), module.Progress(100, "computing", seconds=0.0) as progress:
+        progress.update(25)
+    assert "computing: 25 of 100, " in caplog.text and " s left" in caplog.text

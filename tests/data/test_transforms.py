@@ -320,3 +320,31 @@ def test_each_part_alone_changes_images_of_the_same_shape(setting):
     assert torch.equal(images, before)
     again, _ = augmentation.apply(images, labels, draws, Preprocessing(), 10)
     assert torch.equal(out, again)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(
+    "sides, size", [((32, 32), 96), ((32, 32), 224), ((32, 32), 16), ((20, 30), 25), ((7, 40), 32)]
+)
+def test_two_matrix_products_resize_as_interpolate_does(interpolation, sides, size):
+    images = torch.randn(11, 3, *sides)
+    got = Preprocessing(size, interpolation=interpolation).resize(images)
+    expected = F.interpolate(
+        F.interpolate(images, (size, sides[1]), mode=interpolation, antialias=sides[0] > size),
+        (size, size), mode=interpolation, antialias=sides[1] > size,
+    )  # fmt: skip
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_upsampling_equals_interpolate_in_both_directions_at_once():
+    images = torch.rand(9, 3, 32, 32)
+    expected = F.interpolate(images, (224, 224), mode="bicubic")
+    assert (Preprocessing(224).resize(images) - expected).abs().max() < 4e-6
+
+
+def test_what_is_made_under_inference_mode_can_be_used_in_training():
+    with torch.inference_mode():
+        Preprocessing(40, (0.3,) * 3, (0.2,) * 3)(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    images = Preprocessing(40, (0.3,) * 3, (0.2,) * 3)(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    (images * torch.ones(1, requires_grad=True)).sum().backward()

@@ -8,11 +8,12 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from sklearn.metrics import accuracy_score, confusion_matrix
 from torch.utils.data import DataLoader
 
 from cifar10.data.transforms import Preprocessing
 from cifar10.errors import UserError
-from cifar10.models.classifier import ImageClassifier, LearningRates
+from cifar10.models.classifier import ImageClassifier, LearningRates, Tally
 from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
 
@@ -311,3 +312,31 @@ def test_preprocessing_survives_a_checkpoint_also_where_the_image_size_was_left_
 def test_the_settings_in_a_checkpoint_are_plain_values(build):
     plain = (str, int, float, bool, type(None), list, tuple)
     assert all(isinstance(value, plain) for value in build().hparams.values())
+
+
+# metrics, summed on the device and logged once an epoch
+
+
+def test_a_tally_is_the_metrics_of_all_batches_whatever_their_size():
+    torch.manual_seed(0)
+    logits, labels, tally = torch.randn(50, 4), torch.randint(0, 4, (50,)), Tally(4)
+    for part in torch.arange(50).split(7):
+        tally.add(F.cross_entropy(logits[part], labels[part]), logits[part], labels[part])
+    torch.testing.assert_close(tally.loss, F.cross_entropy(logits, labels))
+    assert float(tally.acc) == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    assert tally.confusion.tolist() == confusion_matrix(labels, logits.argmax(1), labels=range(4)).tolist()
+
+
+def test_a_tally_holds_no_graph():
+    tally, logits = Tally(2), torch.randn(3, 2, requires_grad=True)
+    tally.add(F.cross_entropy(logits, torch.zeros(3).long()), logits, torch.zeros(3).long())
+    assert not tally.loss.requires_grad and not tally.acc.requires_grad
+
+
+def test_a_compiled_network_keeps_its_keys_and_its_output():
+    model = ScratchCNN([str(number) for number in range(10)], widths=(4, 4, 4), hidden=8).eval()
+    images, keys = torch.randn(2, 3, 32, 32), list(model.state_dict())
+    expected = model(images)
+    model.compile_network("default")
+    assert list(model.state_dict()) == keys
+    torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-5)

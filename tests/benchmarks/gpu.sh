@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Everything there is to know of a GPU, most telling first; needs no network.
+#   CIFAR10_ROOT=FOLDER CIFAR10_WEIGHTS=FILE tests/benchmarks/gpu.sh RESULTS     a folder for logs, tables and figures
+# PYTHON names the interpreter; DEVICE=cpu and EXTRA="data.train_size=250 ..." make a rehearsal of it.
+set -uo pipefail # a step that fails must not cost the others
+results=$(mkdir -p "${1:?name a folder for the results}" && cd "$1" && pwd)
+cd "$(dirname "$0")/../.."
+python=${PYTHON:-python3} device=${DEVICE:-cuda} extra=${EXTRA:-}
+quick=$([ "$device" = cuda ] || echo --quick)
+
+step() { # NAME COMMAND...: its output and wall seconds to RESULTS/NAME.log
+    local name=$1 began=$SECONDS
+    shift
+    echo "== $name: $*"
+    "$@" 2>&1 | tee "$results/$name.log" | tail -n 25
+    echo "$name $((SECONDS - began)) s, exit ${PIPESTATUS[0]}" | tee -a "$results/seconds.txt"
+}
+evaluate() { # FOLDER...: each finished run on the test images
+    for run in "$@"; do
+        step "evaluate_$(basename "$run")" "$python" evaluate.py run="$run"
+        cp "$run/evaluation/metrics.json" "$results/$(basename "$run")_metrics.json"
+        cp "$run/metrics.csv" "$results/$(basename "$run")_epochs.csv"
+    done
+}
+
+nvidia-smi > "$results/nvidia-smi.txt" 2>&1
+nvidia-smi --query-gpu=timestamp,utilization.gpu,memory.used,power.draw --format=csv -l 1 \
+    > "$results/utilisation.csv" 2>&1 &
+trap 'kill %1 2> /dev/null' EXIT
+runs=outputs/gpu_hour
+step comparison "$python" train.py experiment=gpu hydra.sweep.dir="$runs" hydra.sweep.subdir='${name}' $extra
+evaluate "$runs"/gpu_*/
+step backbone "$python" -m cifar10.benchmark --device "$device" --only backbone,cache \
+    --output "$results/backbone.json" $quick
+step best "$python" train.py experiment=gpu_best hydra.run.dir="$runs/best" $extra
+evaluate "$runs/best"
+step benchmark "$python" -m cifar10.benchmark --device "$device" --only data,step,growth,memory \
+    --output "$results/benchmark.json" $quick
+for precision in 32-true 16-mixed; do # the cache in other precisions; two runs with the same seed
+    step "precision_$precision" "$python" train.py experiment=gpu model=efficientnet_b0 trainer.precision=$precision \
+        data.train_size=5000 hydra.sweep.dir="$runs/$precision" $extra
+done
+for attempt in 1 2; do
+    step "deterministic_$attempt" "$python" train.py trainer.deterministic=true trainer.max_epochs=2 \
+        hydra.run.dir="$runs/deterministic_$attempt" $extra
+done
+cat "$results/seconds.txt"
