@@ -113,7 +113,8 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     keys = {argument.partition("=")[0].lstrip("+~") for argument in given}
     own = [override for override in own if override.partition("=")[0].lstrip("+~") not in keys]
     # The run's .hydra/ stays as it was made: a mistake in `given` must not change what the run says of itself.
-    return [*own, *given, f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    run = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+    return [*own, *given, *run, "hydra.mode=RUN"]  # whatever the experiment says: it is one run
 
 
 def explain(error: Exception, config_name: str) -> str:

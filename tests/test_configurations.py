@@ -64,6 +64,11 @@ def test_an_experiment_of_both_models_is_a_sweep_over_them(command, shapes_root,
     train(command, shapes_root, "experiment=laptop", "trainer.compile=false")
     assert len(list(tmp_path.glob("outputs/sweeps/*/[01]/checkpoints/best.ckpt"))) == 2
     assert "laptop_cnn: 160,202 parameters" in command.out and "laptop_efficientnet_b0: 4,0" in command.out
+    for number in (0, 1):
+        [run] = tmp_path.glob(f"outputs/sweeps/*/{number}")
+        assert command("train.py", f"resume={run}", "trainer.max_epochs=2") == 0, command.err
+        assert len((run / "metrics.csv").read_text().splitlines()) == 3, "a job of a sweep is resumed as the run it is"
+    assert len(list(tmp_path.glob("outputs/sweeps/*"))) == 1
 
 
 @pytest.mark.parametrize("data", choices("data"))

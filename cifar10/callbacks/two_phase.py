@@ -78,6 +78,10 @@ class TwoPhaseFineTuning(pl.Callback):
             raise UserError(f"callbacks.two_phase: {type(pl_module).__name__} has no backbone to freeze")
         if stage == "fit":
             self._forget_features()
+            if self.cache_views and trainer.datamodule is None:
+                raise UserError("callbacks.two_phase.cache_views: needs a data module that can encode; set it to 0")
+            if self.cache_views:
+                trainer.datamodule.check_views(self.cache_views)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.switch_epoch >= (trainer.max_epochs or math.inf):
@@ -155,8 +159,6 @@ class TwoPhaseFineTuning(pl.Callback):
         and makes do with the images themselves where phase 2 follows: its head is only the start of that.
         """
         data, folder = trainer.datamodule, trainer.default_root_dir
-        if data is None:
-            raise UserError("callbacks.two_phase.cache_views: needs a datamodule that can encode; set it to 0")
         pl_module.backbone.eval()
         first = self._first_learning_block(pl_module)
         phase, phase_2_follows = self.phase(trainer.current_epoch), self.switch_epoch < trainer.max_epochs

@@ -172,14 +172,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
         network: input (B, 3, S, S) -> features (B, ...). of: earlier features to start from, in place of the images.
         folder: for a file of features, where nothing else holds them. Each process computes its share.
-        Raises UserError for augmentation that fixed views cannot have.
         """
-        augmentation, started = self.augmentation, time.perf_counter()
-        for key in ("cutout", "mixup_alpha", "cutmix_alpha"):
-            if getattr(augmentation, key):
-                raise UserError(f"data.{key}: draws anew every epoch, so features cannot be cached: set cache_views=0")
-        if views > 1 and not (augmentation.flip or augmentation.crop_padding):
-            raise UserError(f"cache_views={views}: without data.flip and data.crop_padding all views are the same")
+        started = time.perf_counter()
+        self.check_views(views)
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         caches, total = {}, views * len(self.indices["train"]) + len(self.indices["val"])
         with Progress(total, "computing features") as progress:
@@ -201,6 +196,14 @@ class CIFAR10DataModule(pl.LightningDataModule):
             f" {seconds:.0f} s, {total / seconds:.0f} img/s"
         )
         return caches
+
+    def check_views(self, views: int) -> None:
+        """UserError for augmentation that fixed views cannot have."""
+        for key in ("cutout", "mixup_alpha", "cutmix_alpha"):
+            if getattr(self.augmentation, key):
+                raise UserError(f"data.{key}: draws anew every epoch, so features cannot be cached: set cache_views=0")
+        if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
+            raise UserError(f"cache_views={views}: without data.flip and data.crop_padding all views are the same")
 
     def serve(self, features: dict[str, FeatureCache]) -> None:
         """From the next epoch on serve the trainer these features of "train" and "val"; none: images again."""
