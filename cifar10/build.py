@@ -37,6 +37,9 @@ METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 def build_data(cfg: DictConfig) -> CIFAR10DataModule:
     """The data module, its files there and verified, so that the class names are known."""
     datamodule = make("data", cfg.data)
+    views = (cfg.callbacks.get("two_phase") or {}).get("cache_views")
+    if isinstance(views, int) and views > 0:
+        datamodule.check_views(views)
     datamodule.prepare_data()
     return datamodule
 
