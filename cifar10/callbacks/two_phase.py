@@ -27,7 +27,7 @@ class TwoPhaseFineTuning(pl.Callback):
     afresh.
     cache_views: 0 computes the frozen part anew in every step. From 1 on its features are computed once, for that many
     fixed views of each training image (the image, its mirror image, then shifted ones) in place of random augmentation,
-    and training begins behind it: see `CIFAR10DataModule.encode`.
+    and training begins behind it: see `CIFAR10DataModule.encode`. Phase 1 has the first view alone if phase 2 follows.
 
     Frozen means that nothing moves: no gradients, and evaluation mode, so batch normalisation keeps its statistics
     and stochastic depth rests. The phase is a function of the epoch and of `switch_epoch` alone, which checkpoints

@@ -191,7 +191,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 )
         seconds, (train, val) = time.perf_counter() - started, caches.values()
         log.info(
-            f"features of {len(self.indices['train']):,} training images in {views} views and of"
+            f"features of {len(self.indices['train']):,} training images in {views} view{'s' * (views > 1)} and of"
             f" {len(self.indices['val']):,} validation images: {size(train.nbytes + val.nbytes)} {train.place},"
             f" {seconds:.0f} s, {total / seconds:.0f} img/s"
         )
@@ -201,9 +201,14 @@ class CIFAR10DataModule(pl.LightningDataModule):
         """UserError for augmentation that fixed views cannot have."""
         for key in ("cutout", "mixup_alpha", "cutmix_alpha"):
             if getattr(self.augmentation, key):
-                raise UserError(f"data.{key}: draws anew every epoch, so features cannot be cached: set cache_views=0")
+                raise UserError(
+                    f"data.{key}: draws anew every epoch, so set callbacks.two_phase.cache_views=0, or this to 0"
+                )
         if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
-            raise UserError(f"cache_views={views}: without data.flip and data.crop_padding all views are the same")
+            raise UserError(
+                f"callbacks.two_phase.cache_views={views}: without data.flip and data.crop_padding"
+                " all views are the same"
+            )
 
     def serve(self, features: dict[str, FeatureCache]) -> None:
         """From the next epoch on serve the trainer these features of "train" and "val"; none: images again."""
