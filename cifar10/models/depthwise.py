@@ -1,7 +1,7 @@
 """Depthwise convolution on maps smaller than its kernel, with a weight gradient that a CPU computes at speed.
 
 For such maps (the last blocks of an EfficientNet at 128 pixels convolve 4 x 4 maps with 5 x 5 kernels) oneDNN has no
-kernel of its own for the weight gradient and takes one ten times slower, longer than all the rest of the step.
+kernel of its own for the weight gradient and takes one ten times slower, a third of the whole step.
 """
 
 import torch
