@@ -1,8 +1,10 @@
 """A run as people and commands see it: what it says of itself, and how it is rebuilt from its folder."""
 
+import json
 import logging
 import os
 import pickle
+import platform
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -44,12 +46,14 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
 
 
 def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> None:
-    """Put settings and result into TensorBoard's HPARAMS tab, and say what came out and what to do next."""
+    """Put settings and result into TensorBoard's HPARAMS tab and `run.json`, and say what came out and what to do next."""
     metrics = {name: float(trainer.callback_metrics[name]) for name in ("val/acc", "val/loss")}
     if trainer.logger is not None:
         best = {f"best/{name}": value for name, value in metrics.items()}
         trainer.logger.log_hyperparams(hyperparameters(cfg), best, trainer.global_step)
         trainer.logger.finalize("success")
+    if trainer.is_global_zero:
+        write_summary(Path(cfg.output_dir), datamodule, trainer, metrics)
     folder = os.path.relpath(cfg.output_dir)
     log.info(
         "done\n"
@@ -62,12 +66,48 @@ def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer
     )
 
 
+def write_summary(
+    folder: Path, datamodule: CIFAR10DataModule, trainer: pl.Trainer, metrics: dict[str, float]
+) -> None:
+    """Write `run.json`: that the run has finished, what it cost and on what; comparisons read it.
+
+    `seconds`: of training with its validations, over all parts of a resumed run; None without a Timer.
+    """
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)), None)
+    summary = {
+        **metrics,
+        "data": datamodule.source.name,
+        "synthetic": datamodule.source.synthetic,
+        "train_images": len(datamodule.indices["train"]),
+        "val_images": len(datamodule.indices["val"]),
+        "epochs": trainer.current_epoch,
+        "seconds": timer and round(timer.time_elapsed("train"), 1),
+        "hardware": hardware(trainer),
+        "precision": str(trainer.precision),
+        "commit": commit(),
+        "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
+    }
+    aside = folder / "run.json.tmp"
+    aside.write_text(json.dumps(summary, indent=2) + "\n")
+    os.replace(aside, folder / "run.json")
+
+
 def hardware(trainer: pl.Trainer) -> str:
     """The device that the trainer computes on, in words."""
     device = trainer.strategy.root_device
     if device.type == "cuda":
         return f"{trainer.num_devices} x {torch.cuda.get_device_name(device)}"
-    return f"{device.type.upper()}, {torch.get_num_threads()} threads"
+    name = processor() if device.type == "cpu" else device.type.upper()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def processor() -> str:
+    """The CPU's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # no Linux, or an ARM processor
+        return platform.processor() or platform.machine() or "CPU"
 
 
 def commit() -> str:
