@@ -46,7 +46,7 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
 
 
 def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> None:
-    """Put settings and result into TensorBoard's HPARAMS tab and `run.json`, and say what came out and what to do next."""
+    """Put settings and result into TensorBoard's HPARAMS tab and `run.json`, say what came out and what to do next."""
     metrics = {name: float(trainer.callback_metrics[name]) for name in ("val/acc", "val/loss")}
     if trainer.logger is not None:
         best = {f"best/{name}": value for name, value in metrics.items()}
@@ -66,9 +66,7 @@ def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer
     )
 
 
-def write_summary(
-    folder: Path, datamodule: CIFAR10DataModule, trainer: pl.Trainer, metrics: dict[str, float]
-) -> None:
+def write_summary(folder: Path, datamodule: CIFAR10DataModule, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
     """Write `run.json`: that the run has finished, what it cost and on what; comparisons read it.
 
     `seconds`: of training with its validations, over all parts of a resumed run; None without a Timer.
