@@ -1,7 +1,8 @@
-"""A finished run on the test split: predict -> score -> figures; the only place that opens the test images.
+"""Finished runs on the test split: predict -> score -> compare -> report; the only command that opens the test images.
 
-python evaluate.py                                  the newest run under outputs/
-python evaluate.py run=outputs/cnn/2026-01-31_12-00-00
+python evaluate.py                                          the newest run under outputs/
+python evaluate.py run=outputs/cnn/2026-01-31_12-00-00      one run: its report goes into its folder
+python evaluate.py 'runs=[outputs/sweeps/2026-01-31_12-00-00]'    several: runs, sweeps' folders, globs; compared
 """
 
 import logging
@@ -15,20 +16,19 @@ log = logging.getLogger("evaluate")
 
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
-    """Rebuild the run's data and model, predict the test split, and write the run's `evaluation/` folder."""
-    from cifar10 import runs
-    from cifar10.evaluation import metrics, report
+    """Write the report of one run or of several; what cannot be reported of the others is an error at the end."""
+    from cifar10 import finished, reporting
 
-    run = runs.load_run(cfg.run, cfg.checkpoint, cfg.data_root, cfg.batch_size)
-    log.info(f"{run.folder}: {cfg.checkpoint}.ckpt on the test images of {run.datamodule.source.name}")
-    logits, labels = runs.predict(run, cfg.accelerator)
-    scores = metrics.classification_metrics(logits, labels, run.model.class_names)
-    folder = report.write_evaluation(run.folder, logits, labels, scores, runs.provenance(run, cfg.checkpoint))
-    log.info(metrics.format_per_class(scores))
-    log.info(
-        f"test accuracy {scores['acc']:.4f}, loss {scores['loss']:.4f} on {scores['n']:,} images of"
-        f" {run.datamodule.source.name}\n{', '.join(sorted(path.name for path in folder.iterdir()))} are in {folder}"
-    )
+    settings = reporting.settings_of(cfg)
+    folders = finished.find(cfg.run, cfg.runs)
+    opened, left_out = reporting.open_runs(folders, settings)
+    labels = reporting.read_labels(cfg.labels, opened[0][1])
+    groups = reporting.group(opened, cfg.names)
+    reporting.measure_corruptions(cfg, [run for run, _ in opened], settings)
+    results = reporting.compute(groups, labels, cfg.labels)
+    folder = reporting.folder_of(cfg, opened, settings)
+    reporting.write(folder, groups, results, opened, settings, left_out)
+    reporting.conclude(folder, results, left_out)
 
 
 if __name__ == "__main__":

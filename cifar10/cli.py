@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError
 from cifar10.memory import keep_freed_memory
+from cifar10.sweep import summarised
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def command(config_name: str) -> Callable:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
             try:
                 sys.argv[1:] = resume_arguments(sys.argv[1:])
-                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+                with summarised():
+                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
             except Exception as error:
                 known = isinstance(error, UserError | HydraException | OmegaConfBaseException | OSError)
                 if SHOW_TRACEBACKS or (composed and not known):

@@ -1,24 +1,17 @@
-"""A run as people and commands see it: what it says of itself, and how it is rebuilt from its folder."""
+"""What a run says of itself: to who watches it, and in its folder."""
 
 import json
 import logging
 import os
-import pickle
 import platform
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.build import check_devices, make
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -93,10 +86,15 @@ def write_summary(folder: Path, datamodule: CIFAR10DataModule, trainer: pl.Train
 def hardware(trainer: pl.Trainer) -> str:
     """The device that the trainer computes on, in words."""
     device = trainer.strategy.root_device
+    return f"{trainer.num_devices} x " * (trainer.num_devices > 1) + device_name(device)
+
+
+def device_name(device: torch.device) -> str:
     if device.type == "cuda":
-        return f"{trainer.num_devices} x {torch.cuda.get_device_name(device)}"
+        return torch.cuda.get_device_name(device)
     name = processor() if device.type == "cpu" else device.type.upper()
-    return f"{name}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
 def processor() -> str:
@@ -128,82 +126,3 @@ def hyperparameters(cfg: DictConfig) -> dict[str, object]:
             if value is not None and key not in ("_target_", "root", "seed", "eval_batch_size"):
                 flat[f"{group}.{key}"] = value if isinstance(value, int | float) else str(value)
     return flat
-
-
-@dataclass
-class Run:
-    """A finished run, rebuilt from its folder."""
-
-    folder: Path
-    cfg: DictConfig
-    datamodule: CIFAR10DataModule
-    model: ImageClassifier
-
-
-def load_run(folder: str | None, checkpoint: str, data_root: str | None, batch_size: int | None) -> Run:
-    """A run's data and model, from the configuration and the checkpoint in its folder (None: the newest).
-
-    data_root, batch_size: in place of the run's own. Only classes of this project are built.
-    Raises UserError if the folder is no run, or lacks the checkpoint.
-    """
-    path = newest_run() if folder is None else Path(folder)
-    file = path / "checkpoints" / f"{checkpoint}.ckpt"
-    if not (path / ".hydra" / "config.yaml").is_file():
-        raise UserError(f"run={path}: not a run's folder, {path / '.hydra' / 'config.yaml'} does not exist")
-    if not file.is_file():
-        there = ", ".join(sorted(found.stem for found in file.parent.glob("*.ckpt"))) or "none"
-        raise UserError(f"run={path}: {file} does not exist (checkpoints there: {there})")
-    cfg = OmegaConf.load(path / ".hydra" / "config.yaml")
-    for node in (cfg.data, cfg.model):
-        if not str(node._target_).startswith("cifar10."):
-            raise UserError(f"run={path}: its configuration names {node._target_}, which is no class of this project")
-    given = {"root": data_root, "eval_batch_size": batch_size}
-    datamodule = make("data", cfg.data, **{key: value for key, value in given.items() if value is not None})
-    datamodule.prepare_data()
-    try:
-        model = get_class(cfg.model._target_).load_from_checkpoint(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{file}: not a checkpoint of {cfg.model._target_} ({str(error).splitlines()[0]})") from error
-    if list(model.class_names) != list(datamodule.class_names):
-        raise UserError(f"run={path}: was trained on the classes {', '.join(model.class_names)}; the data has others")
-    return Run(path, cfg, datamodule, model)
-
-
-def newest_run() -> Path:
-    """The run under outputs/ whose best checkpoint is the newest."""
-    found = sorted(Path("outputs").glob("**/checkpoints/best.ckpt"), key=lambda file: file.stat().st_mtime)
-    if not found:
-        raise UserError("no finished run lies under outputs/: train one first (python train.py), or pass run=FOLDER")
-    return found[-1].parent.parent
-
-
-def predict(run: Run, accelerator: str = "auto") -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N, C) and labels (N,) of the test split, in the source's order and in fp32 on every device."""
-    check_devices(accelerator, 1)
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stdout.isatty(),
-    )
-    batches = trainer.predict(run.model, datamodule=run.datamodule, weights_only=True)
-    logits, labels = (torch.cat(part).cpu().numpy() for part in zip(*batches, strict=True))
-    return logits, labels
-
-
-def provenance(run: Run, checkpoint: str) -> dict[str, object]:
-    """What was evaluated, on what, with what."""
-    return {
-        "run": str(run.folder),
-        "name": run.cfg.name,
-        "checkpoint": checkpoint,
-        "data": run.datamodule.source.name,
-        "synthetic": run.datamodule.source.synthetic,
-        "split": "test",
-        "seed": run.cfg.seed,
-        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
-        "commit": commit(),
-        "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
-    }

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,10 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
+from cifar10.data.shapes import write_cifar10_files
 from cifar10.data.sources import Shapes
+
+PROJECT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -30,8 +36,11 @@ def test_an_evaluation_writes_results_for_people_and_for_machines(command, run, 
     assert np.array(results["confusion_matrix"]).sum() == results["n"] == 40
     assert [row["class"] for row in results["per_class"]] == list(Shapes.class_names)
     assert results["synthetic"] is True and "not CIFAR-10" in results["data"]
-    for name in ("confusion_matrix.png", "learning_curves.png"):
-        assert min(Image.open(folder / name).size) > 300
+    for name in ("confusion_0.png", "learning_curves.png", "mistakes_0.png"):
+        assert min(Image.open(folder / "figures" / name).size) > 300
+    assert "<svg" in (folder / "report.html").read_text() and "# cnn" in (folder / "report.md").read_text()
+    assert results["low"] < results["acc"] < results["high"] and results["temperature"] > 0
+    assert results["cost"]["parameters"] == 160_202 and results["summary"]["seconds"] > 0
     assert f"test accuracy {results['test/acc']:.4f}" in command.out and "evaluation" in command.out
 
 
@@ -43,9 +52,32 @@ def test_without_a_name_the_newest_run_is_evaluated(command, run):
 def test_evaluating_twice_gives_the_same_logits(command, run):
     logits = []
     for _ in range(2):
+        (run / "evaluation" / "predictions.npz").unlink(missing_ok=True)
         assert command("evaluate.py", "run=outputs/cnn/run") == 0
         logits.append(np.load(run / "evaluation" / "predictions.npz")["logits"])
     assert np.array_equal(*logits)
+
+
+def test_stored_predictions_are_used_until_the_checkpoint_changes(command, run):
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0 and "predicting with" in command.out
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0 and "predicting with" not in command.out
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["state_dict"]["network.classifier.4.bias"] += torch.arange(10.0)
+    torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0 and "predicting with" in command.out
+
+
+def test_damaged_predictions_are_made_anew(command, run):
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "predictions.npz").write_bytes(b"half an arch")
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0 and "predicting anew" in command.out
+
+
+def test_stored_predictions_outlive_the_checkpoint(command, run):
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0
+    (run / "checkpoints" / "best.ckpt").unlink()
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0
+    assert "stored predictions are used" in command.out
 
 
 def test_the_data_may_have_moved(command, run, shapes_root, tmp_path):
@@ -93,3 +125,168 @@ def test_a_configuration_that_names_a_foreign_class_builds_nothing(command, run,
 
 def test_a_misspelt_setting_is_refused(command):
     assert "did you mean run" in refuse(command, "rum=outputs/cnn/run")
+
+
+def test_labels_that_do_not_fit_are_refused(command, run, tmp_path):
+    np.save(tmp_path / "short.npy", np.zeros(39, dtype=int))
+    np.save(tmp_path / "floats.npy", np.zeros(40))
+    np.save(tmp_path / "high.npy", np.full(40, 10))
+    np.save(tmp_path / "none.npy", np.full(40, -1))
+    np.save(tmp_path / "objects.npy", np.array([print] * 40), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("0 1 2")
+    for name in ("short", "floats", "high", "none", "objects", "text", "absent"):
+        assert f"labels={name}.npy" in refuse(command, "run=outputs/cnn/run", f"labels={name}.npy")
+
+
+def test_other_labels_are_reported_beside_the_original_ones(command, run, shapes_root, tmp_path):
+    _, labels = Shapes(shapes_root).load("test")
+    labels[0] = -1
+    np.save(tmp_path / "labels.npy", labels.numpy())
+    assert command("evaluate.py", "run=outputs/cnn/run", "labels=labels.npy") == 0
+    results = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert results["n"] == 40 and results["corrected"]["images"] == 39 and results["corrected"]["left_out"] == 1
+
+
+def test_an_accelerator_that_there_is_not_is_refused(command, run):
+    assert "accelerator=abacus" in refuse(command, "run=outputs/cnn/run", "accelerator=abacus")
+
+
+@pytest.fixture(scope="module")
+def sweep(shapes_root, tmp_path_factory):
+    """Two recipes, one of them with two seeds, trained once for this file."""
+    folder = tmp_path_factory.mktemp("sweep")
+    for job, more in enumerate((["seed=0"], ["seed=1"], ["model.lr=1e-2"])):
+        arguments = [f"data.root={shapes_root}", "data=shapes", "data.batch_size=80", "trainer.max_epochs=1", *more]
+        subprocess.run(
+            [sys.executable, PROJECT / "train.py", *arguments, f"hydra.run.dir={folder}/sweep/{job}"],
+            check=True,
+            capture_output=True,
+        )
+    return folder / "sweep"
+
+
+@pytest.fixture
+def jobs(sweep, tmp_path):
+    shutil.copytree(sweep, tmp_path / "sweep")
+    return tmp_path / "sweep"
+
+
+def comparison(tmp_path):
+    (folder,) = (tmp_path / "outputs" / "comparisons").iterdir()
+    return json.loads((folder / "metrics.json").read_text()), (folder / "report.html").read_text()
+
+
+def test_a_sweep_is_compared_by_recipe_with_its_seeds_together(command, jobs, tmp_path):
+    assert command("evaluate.py", "runs=[sweep]") == 0
+    results, html = comparison(tmp_path)
+    assert [group["seeds"] for group in results["groups"]] == [[0, 1], [0]]
+    assert results["groups"][1]["name"] == "cnn (lr=0.01)"
+    verdict = results["comparisons"][0]["verdict"]
+    assert verdict in command.out and "report.html" in command.out and "Is the difference real?" in html
+    assert (jobs / "0" / "evaluation" / "predictions.npz").is_file()
+
+
+def test_a_sweep_given_as_one_run_or_a_glob_is_the_same(command, jobs, tmp_path):
+    for arguments in (["run=sweep"], ["runs=sweep/*"], ["runs=[sweep/0,sweep/1,sweep/2,sweep/1]"]):
+        assert command("evaluate.py", *arguments) == 0
+        results, _ = comparison(tmp_path)
+        assert [group["seeds"] for group in results["groups"]] == [[0, 1], [0]]
+        shutil.rmtree(tmp_path / "outputs")
+
+
+def test_what_cannot_be_reported_is_named_and_the_others_are(command, jobs, tmp_path):
+    (jobs / "1" / "run.json").unlink()
+    (jobs / "2" / "checkpoints" / "best.ckpt").unlink()
+    assert command("evaluate.py", "runs=[sweep,nowhere]") == 1
+    assert len(command.err.splitlines()) == 1
+    for words in ("sweep/1: has not finished", "resume=sweep/1", "sweep/2", "best.ckpt does not exist", "run=nowhere"):
+        assert words in command.err
+    results, html = comparison(tmp_path)
+    assert [group["seeds"] for group in results["groups"]] == [[0]] and "has not finished" in html
+
+
+def test_runs_on_other_test_images_are_left_out(command, jobs, tmp_path, shapes_root):
+    other = tmp_path / "data" / "shapes" / "cifar-10-batches-py"
+    other.mkdir(parents=True)
+    write_cifar10_files(other, images_per_batch=50)
+    config = OmegaConf.load(jobs / "2" / ".hydra" / "config.yaml")
+    config.data.root = str(tmp_path / "data")
+    OmegaConf.save(config, jobs / "2" / ".hydra" / "config.yaml")
+    assert command("evaluate.py", "runs=[sweep]") == 1
+    assert "sweep/2: was tested on other images" in command.err and "50 images" in command.err
+    assert [group["seeds"] for group in comparison(tmp_path)[0]["groups"]] == [[0, 1]]
+
+
+def test_nothing_is_written_where_no_run_can_be_reported(command, jobs, tmp_path):
+    for job in range(3):
+        (jobs / str(job) / "run.json").unlink()
+    assert "none of 3 runs" in refuse(command, "runs=[sweep]")
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run=sweep/0", "runs=[sweep/1]"], "not both"),
+        (["runs=[]"], "names no run"),
+        (["runs=elsewhere/*"], "runs=elsewhere/*"),
+        (["runs=[sweep]", "names=[A,B,C]"], "3 names for 2"),
+        (["runs=[sweep]", "+corruption.names=[rain]", "+corruption.severities=[1]"], "no such corruption as rain"),
+        (["runs=[sweep]", "+corruption=noise", "corruption.severities=[6]"], "from 1 to 5"),
+        (["runs=[sweep]", "+corruption=noise", "corruption.images=0"], "corruption.images=0"),
+        (["run=sweep/0", "data=cifar101", "data.root=nowhere"], "CIFAR-10.1 has airplane"),
+        (["run=sweep/0", "data=cifar10c", "data.root=nowhere"], "nowhere"),
+    ],
+)
+def test_mistakes_are_answered_in_a_line(command, jobs, arguments, words):
+    assert words in refuse(command, *arguments)
+
+
+def test_a_configuration_of_another_version_is_named(command, jobs):
+    config = OmegaConf.load(jobs / "0" / ".hydra" / "config.yaml")
+    config.data.colour = "sepia"
+    OmegaConf.save(config, jobs / "0" / ".hydra" / "config.yaml")
+    assert "run=sweep/0: data.colour" in refuse(command, "run=sweep/0")
+    (jobs / "0" / ".hydra" / "config.yaml").write_text("model: [")
+    assert "is not a configuration" in refuse(command, "run=sweep/0")
+    (jobs / "0" / ".hydra" / "config.yaml").write_text("model: 3")
+    assert "is not a configuration" in refuse(command, "run=sweep/0")
+
+
+def test_corruptions_are_measured_kept_and_reported(command, jobs, tmp_path):
+    arguments = ["+corruption=noise", "corruption.severities=[1,5]", "corruption.images=20"]
+    assert command("evaluate.py", "runs=[sweep]", *arguments) == 0
+    results, html = comparison(tmp_path)
+    found = results["robustness"]
+    assert found["corruptions"] == ["gaussian_noise", "shot_noise", "impulse_noise"] and found["images"] == 20
+    assert np.array(found["groups"][0]["acc"]).shape == (3, 2) and "On corrupted images" in html
+    shutil.rmtree(tmp_path / "outputs")
+    assert command("evaluate.py", "runs=[sweep]", *arguments) == 0
+    assert "there already" in command.out
+    assert comparison(tmp_path)[0]["robustness"] == found
+
+
+def test_published_corruptions_are_read_from_their_folder(command, jobs, tmp_path):
+    rng, folder = np.random.default_rng(0), tmp_path / "c"
+    folder.mkdir()
+    for name in ("fog", "frost"):
+        np.save(folder / f"{name}.npy", rng.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8))
+    np.save(folder / "labels.npy", np.tile(np.arange(10), 5))
+    assert command("evaluate.py", "run=sweep/0", "data=cifar10c", "data.root=c") == 0
+    found = json.loads((jobs / "0" / "evaluation" / "metrics.json").read_text())["cifar10c"]
+    assert sorted(found["corruptions"]) == ["fog", "frost"] and np.array(found["groups"][0]["acc"]).shape == (2, 5)
+
+
+def test_other_test_images_have_a_folder_of_their_own(command, shapes_root, jobs, tmp_path):
+    arguments = ["run=sweep/0", "data=shapes", f"data.root={shapes_root}"]
+    assert command("evaluate.py", *arguments) == 0 and (jobs / "0" / "evaluation_shapes" / "report.html").is_file()
+    assert not (jobs / "0" / "evaluation").exists()
+
+
+def test_the_number_of_training_images_becomes_an_axis(command, tiny, tmp_path):
+    for size in (40, 80):
+        assert command("train.py", *tiny, f"data.train_size={size}", f"hydra.run.dir=runs/{size}") == 0
+    assert command("evaluate.py", "runs=runs/*") == 0
+    results, html = comparison(tmp_path)
+    assert results["efficiency"][0]["sizes"] == [40, 80] and len(results["groups"]) == 1
+    assert "How much data does it take?" in html

@@ -129,7 +129,7 @@ class TwoPhaseFineTuning(pl.Callback):
             unfrozen = 0
             rates = LearningRates({"head": pl_module.lr}, 0, switch_step, pl_module.schedule, pl_module.warmup)
         else:
-            unfrozen = len(blocks) - self._first_learning_block(pl_module)
+            unfrozen = len(blocks) - self.first_learning_block(pl_module)
             peak = {"head": self.head_lr, "backbone": self.lr}
             last_step = trainer.estimated_stepping_batches
             rates = LearningRates(peak, switch_step, last_step, self.schedule, self.warmup)
@@ -141,7 +141,7 @@ class TwoPhaseFineTuning(pl.Callback):
             self._cache_features(trainer, pl_module)
         set_mode(pl_module.backbone)
 
-    def _first_learning_block(self, pl_module: pl.LightningModule) -> int:
+    def first_learning_block(self, pl_module: pl.LightningModule) -> int:
         """The number of the first block that phase 2 unfreezes."""
         blocks = len(pl_module.backbone_blocks())
         return blocks - max(1, round(self.unfreeze_fraction * blocks))
@@ -160,7 +160,7 @@ class TwoPhaseFineTuning(pl.Callback):
         """
         data, folder = trainer.datamodule, trainer.default_root_dir
         pl_module.backbone.eval()
-        first = self._first_learning_block(pl_module)
+        first = self.first_learning_block(pl_module)
         phase, phase_2_follows = self.phase(trainer.current_epoch), self.switch_epoch < trainer.max_epochs
         run, whole = functools.partial(run_frozen, trainer), pl_module.cut(len(pl_module.backbone_blocks()))
         trunk, tail = pl_module.cut(first)

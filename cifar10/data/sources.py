@@ -27,6 +27,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from tqdm import tqdm
 
 from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES, load_batches
+from cifar10.data.published import load_cifar101
 from cifar10.data.shapes import SHAPE_NAMES, write_cifar10_files
 from cifar10.errors import MissingData, UserError, cause_of
 
@@ -108,6 +109,27 @@ class Shapes:
         return load_batches(self.folder, split, len(self.class_names))
 
 
+class CIFAR101:
+    """CIFAR-10.1 (Recht et al. 2019): test images newly drawn for CIFAR-10's classes, from their published files."""
+
+    name = "CIFAR-10.1"
+    synthetic = False
+    class_names = CIFAR10.class_names
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+
+    def prepare(self) -> None:
+        """Nothing: the files are read, and checked, as a whole."""
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        if split == "train":
+            raise UserError(
+                "data=cifar101: has test images only; train on data=cifar10 and evaluate with data=cifar101"
+            )
+        return load_cifar101(self.root)
+
+
 class ImageFolder:
     """Images in `<root>/train/<class>/` and `<root>/test/<class>/`, each resized and centre-cropped to `size` x `size`.
 
@@ -153,7 +175,7 @@ class ImageFolder:
         return files
 
 
-SOURCES: dict[str, type] = {"cifar10": CIFAR10, "shapes": Shapes, "folder": ImageFolder}
+SOURCES: dict[str, type] = {"cifar10": CIFAR10, "cifar101": CIFAR101, "shapes": Shapes, "folder": ImageFolder}
 
 
 def read_image(path: str | Path, size: int) -> Tensor:

@@ -40,6 +40,24 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
     }
 
 
+def most_confused(matrix: Sequence[Sequence[int]], class_names: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
+    """The commonest mistakes, most frequent first: `true`, `predicted`, their `count`, and its `share` of the class."""
+    counts = np.array(matrix)
+    totals = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    order = [np.unravel_index(cell, counts.shape) for cell in np.argsort(-counts, axis=None, kind="stable")[:most]]
+    return [
+        {
+            "true": str(class_names[true]),
+            "predicted": str(class_names[predicted]),
+            "count": int(counts[true, predicted]),
+            "share": float(counts[true, predicted] / totals[true]),
+        }
+        for true, predicted in order
+        if counts[true, predicted]
+    ]
+
+
 def format_per_class(metrics: dict[str, Any]) -> str:
     """Lay out the result of `classification_metrics` like scikit-learn's `classification_report`."""
     rows = metrics["per_class"]

@@ -1,0 +1,177 @@
+"""Finished runs on corrupted test images: computed on the fly, or CIFAR-10-C's published files."""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from cifar10.data.corruptions import CORRUPTIONS, corrupt
+from cifar10.data.datamodule import stratified_order
+from cifar10.data.features import Progress
+from cifar10.data.published import available_cifar10c, load_cifar10c
+from cifar10.errors import UserError
+from cifar10.evaluation.comparison import Group
+from cifar10.finished import FinishedRun, Settings, build_data, fingerprint, predict
+from cifar10.models.classifier import ImageClassifier
+
+log = logging.getLogger(__name__)
+
+SEVERITIES = (1, 2, 3, 4, 5)
+PART = 1000  # images that are corrupted at once
+FILES = {"computed": "corruptions.json", "published": "cifar10c.json"}
+
+
+def check(corruption: DictConfig) -> tuple[list[str], list[int], int | None]:
+    """The names, severities and number of images of a `corruption` group; UserError for what cannot be."""
+    names, severities, images = (corruption.get(key) for key in ("names", "severities", "images"))
+    for name in names or ():
+        if name not in CORRUPTIONS:
+            raise UserError(f"corruption.names: no such corruption as {name}; there are: {', '.join(CORRUPTIONS)}")
+    if not names or not severities or not set(severities) <= set(SEVERITIES):
+        raise UserError("corruption: names and severities must be lists, the severities from 1 to 5")
+    if images is not None and (not isinstance(images, int) or isinstance(images, bool) or images < 1):
+        raise UserError(f"corruption.images={images}: must be a number of test images, or null for all")
+    return list(names), sorted(severities), images
+
+
+def measure_computed(runs: Sequence[FinishedRun], corruption: DictConfig, settings: Settings) -> None:
+    """Write the accuracies of runs on corrupted test images into their evaluation folders; what is there stays."""
+    names, severities, count = check(corruption)
+    datamodule = build_data(runs[0].folder, settings.data or runs[0].cfg.data, settings)
+    images, labels = datamodule.source.load("test")
+    chosen = np.sort(stratified_order(labels.numpy(), seed=0)[:count])
+    numbers = torch.from_numpy(chosen)
+    identity = {"data_sha256": fingerprint(images, labels), "images": len(chosen)}
+    images, labels = images[numbers], labels[numbers]
+    todo = [(name, severity) for name in names for severity in severities]
+
+    def condition(name: str, severity: int) -> tuple[Iterator[Tensor], Tensor]:
+        parts = zip(images.split(PART), numbers.split(PART), strict=True)
+        return (corrupt(part.to(settings.device), name, severity, n) for part, n in parts), labels
+
+    measure(runs, todo, condition, identity, (images, labels), "computed", settings)
+
+
+def measure_published(
+    runs: Sequence[FinishedRun], root: str, corruption: DictConfig | None, settings: Settings
+) -> None:
+    """The same on CIFAR-10-C's published files in `root`."""
+    names = available_cifar10c(root)
+    severities = list(SEVERITIES)
+    if corruption is not None:
+        wanted, severities, _ = check(corruption)
+        names = [name for name in names if name in wanted]
+    datamodule = build_data(runs[0].folder, runs[0].cfg.data, settings)
+    clean = datamodule.source.load("test")
+    todo = [(name, severity) for name in names for severity in severities]
+
+    def condition(name: str, severity: int) -> tuple[Iterator[Tensor], Tensor]:
+        images, labels = load_cifar10c(root, name, severity)
+        return iter(images.split(PART)), labels
+
+    measure(runs, todo, condition, {"images": len(clean[1])}, clean, "published", settings)
+
+
+def measure(
+    runs: Sequence[FinishedRun],
+    todo: Sequence[tuple[str, int]],
+    condition: Callable[[str, int], tuple[Iterator[Tensor], Tensor]],
+    identity: dict,
+    clean: tuple[Tensor, Tensor],
+    kind: str,
+    settings: Settings,
+) -> None:
+    """Predict each condition that some run lacks with all runs at once, so that its images are made once.
+
+    todo: names and severities. condition: of one of them, the images in parts and all labels. identity: what results
+    must have in common with stored ones. clean: the images without corruption, and their labels.
+    """
+    folders = {run.folder: run.folder / "evaluation" / FILES[kind] for run in runs}
+    models, results = {}, {}
+    for run in runs:
+        _, model = run.rebuild(settings)
+        sha = model_identity(model)
+        stored = read(folders[run.folder])
+        fits = stored and stored["model_sha256"] == sha and all(stored.get(k) == v for k, v in identity.items())
+        results[run.folder] = stored if fits else {**identity, "model_sha256": sha, "acc": {}}
+        models[run.folder] = model
+    missing = [
+        (name, severity)
+        for name, severity in todo
+        if any(str(severity) not in result["acc"].get(name, {}) for result in results.values())
+    ]
+    if not missing:
+        log.info("corrupted images: accuracies are there already")
+        return
+    batch = settings.batch_size or min(run.cfg.data.eval_batch_size for run in runs)
+    total = len(clean[1]) * (len(missing) + 1)
+    log.info(f"{len(missing)} corruptions of {len(clean[1]):,} test images, {len(runs)} run{'s' * (len(runs) > 1)}")
+    with Progress(total, "corrupted images") as progress:
+        for folder, model in models.items():
+            logits = predict(model, clean[0], batch, settings.device)
+            results[folder]["clean"] = float((logits.argmax(1) == clean[1].numpy()).mean())
+        progress.update(len(clean[1]))
+        for name, severity in missing:
+            parts, labels = condition(name, severity)
+            right, done = dict.fromkeys(models, 0), 0
+            for part in parts:
+                truth = labels[done : done + len(part)].numpy()
+                for folder, model in models.items():
+                    right[folder] += int((predict(model, part, batch, settings.device).argmax(1) == truth).sum())
+                done += len(part)
+                progress.update(len(part))
+            for folder, count in right.items():
+                results[folder]["acc"].setdefault(name, {})[str(severity)] = count / done
+                write(folders[folder], results[folder])  # an interrupted hour keeps what it has
+
+
+def model_identity(model: ImageClassifier) -> str:
+    """A hash of the weights."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read(file: Path) -> dict | None:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def write(file: Path, result: dict) -> None:
+    file.parent.mkdir(exist_ok=True)
+    aside = file.with_suffix(".tmp")
+    aside.write_text(json.dumps(result, indent=2) + "\n")
+    os.replace(aside, file)
+
+
+def collect(groups: Sequence[Group], kind: str) -> dict | None:
+    """What was measured of all runs of the groups; None unless every run was, on equally many images.
+
+    Means over a group's seeds: `clean`, `acc` (corruptions, severities), and `mean` of all of these.
+    """
+    found = {run.folder: read(Path(run.folder) / "evaluation" / FILES[kind]) for group in groups for run in group.runs}
+    results = list(found.values())
+    if not all(results) or len({result["images"] for result in results}) > 1:
+        return None
+    names = [name for name in results[0]["acc"] if all(name in result["acc"] for result in results)]
+    severities = [s for s in map(str, SEVERITIES) if all(s in r["acc"][name] for r in results for name in names)]
+    if not names or not severities:
+        return None
+    summaries = []
+    for group in groups:
+        mine = [found[run.folder] for run in group.runs]
+        acc = np.mean([[[one["acc"][name][s] for s in severities] for name in names] for one in mine], axis=0)
+        clean = float(np.mean([one["clean"] for one in mine]))
+        summaries.append({"name": group.name, "clean": clean, "acc": acc.tolist(), "mean": float(acc.mean())})
+    severities = [int(severity) for severity in severities]
+    return {"images": results[0]["images"], "corruptions": names, "severities": severities, "groups": summaries}
