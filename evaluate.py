@@ -25,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     labels = reporting.read_labels(cfg.labels, opened[0][1])
     groups = reporting.group(opened, cfg.names)
     reporting.measure_corruptions(cfg, [run for run, _ in opened], settings)
-    results = reporting.compute(groups, labels, cfg.labels)
+    results = reporting.compute(groups, labels, cfg.labels, settings)
     folder = reporting.folder_of(cfg, opened, settings)
     reporting.write(folder, groups, results, opened, settings, left_out)
     reporting.conclude(folder, results, left_out)

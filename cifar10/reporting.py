@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from cifar10 import finished, robustness
+from cifar10 import finished, predictions, robustness
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation import comparison, report, tables
-from cifar10.evaluation.comparison import Group, Run
+from cifar10.evaluation import groups as groups_of
+from cifar10.evaluation.groups import Group, Run
 from cifar10.evaluation.metrics import format_per_class
 from cifar10.finished import FinishedRun, Settings
 
@@ -41,14 +42,14 @@ def open_runs(folders: Sequence[Path], settings: Settings) -> tuple[Opened, list
     for folder in folders:
         try:
             run = finished.open_run(folder)
-            opened.append((run, finished.predicted(run, settings)))
+            opened.append((run, predictions.predicted(run, settings)))
         except UserError as error:
             if len(folders) == 1:
                 raise
             left_out.append(str(error))
-    problems = comparison.check_comparable([run for _, run in opened]) if opened else {}
+    problems = groups_of.check_comparable([run for _, run in opened]) if opened else {}
     left_out += [f"run={folder}: {problem}" for folder, problem in problems.items()]
-    opened = [(run, predictions) for run, predictions in opened if predictions.folder not in problems]
+    opened = [(run, found) for run, found in opened if found.folder not in problems]
     if not opened:
         raise UserError(f"none of {len(folders)} runs can be reported: {'; '.join(left_out)}")
     for line in left_out:
@@ -77,7 +78,7 @@ def read_labels(path: str | None, run: Run) -> np.ndarray | None:
 def group(opened: Opened, names: Sequence[str] | None) -> list[Group]:
     """The runs grouped by recipe; UserError for a number of names that does not fit."""
     try:
-        return comparison.group_runs([run for _, run in opened], names)
+        return groups_of.group_runs([run for _, run in opened], names)
     except ValueError as error:
         raise UserError(f"names={list(names or ())}: {error}") from error
 
@@ -90,10 +91,10 @@ def measure_corruptions(cfg: DictConfig, runs: Sequence[FinishedRun], settings: 
         robustness.measure_computed(runs, cfg.corruption, settings)
 
 
-def compute(groups: Sequence[Group], labels: np.ndarray | None, file: str | None) -> dict:
+def compute(groups: Sequence[Group], labels: np.ndarray | None, file: str | None, settings: Settings) -> dict:
     """Every number of the report. Where recipes differ in the number of training images, the largest are compared."""
     by_size = comparison.efficiency(groups)
-    shown = comparison.largest(groups) if by_size else groups
+    shown = groups_of.largest(groups) if by_size else groups
     try:
         results = comparison.evaluate(shown)
     except ValueError as error:
@@ -103,7 +104,7 @@ def compute(groups: Sequence[Group], labels: np.ndarray | None, file: str | None
     if labels is not None:
         results["corrected"] = comparison.relabel(shown, labels) | {"file": Path(file).name}
     for key, kind in (("robustness", "computed"), ("cifar10c", "published")):
-        if (found := robustness.collect(shown, kind)) is not None:
+        if (found := robustness.collect(shown, kind, settings)) is not None:
             results[key] = found
     return results
 
@@ -113,7 +114,7 @@ def folder_of(cfg: DictConfig, opened: Opened, settings: Settings) -> Path:
     if cfg.output is not None:
         return Path(cfg.output)
     if len(opened) == 1 and cfg.runs is None:
-        return finished.evaluation_folder(opened[0][0].folder, settings)
+        return predictions.evaluation_folder(opened[0][0].folder, settings)
     return Path("outputs") / "comparisons" / time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
@@ -126,9 +127,9 @@ def write(
     left_out: Sequence[str],
 ) -> None:
     """Write the report's files; UserError if the folder cannot hold them."""
-    run, predictions = opened[0]
-    images = finished.test_images(run, settings, predictions.facts["data_sha256"])
-    shown = comparison.largest(groups) if "efficiency" in results else groups
+    run, first = opened[0]
+    images = predictions.test_images(run, settings, first.facts["data_sha256"])
+    shown = groups_of.largest(groups) if "efficiency" in results else groups
     log.info("drawing the report")
     try:
         report.write(folder, shown, results, None if images is None else images.numpy(), left_out)

@@ -1,6 +1,5 @@
 """Finished runs on corrupted test images: computed on the fly, or CIFAR-10-C's published files."""
 
-import hashlib
 import json
 import logging
 import os
@@ -17,9 +16,9 @@ from cifar10.data.datamodule import stratified_order
 from cifar10.data.features import Progress
 from cifar10.data.published import available_cifar10c, load_cifar10c
 from cifar10.errors import UserError
-from cifar10.evaluation.comparison import Group
-from cifar10.finished import FinishedRun, Settings, build_data, fingerprint, predict
-from cifar10.models.classifier import ImageClassifier
+from cifar10.evaluation.groups import Group
+from cifar10.finished import FinishedRun, Settings, build_data
+from cifar10.predictions import checkpoint_sha256, evaluation_folder, fingerprint, predict
 
 log = logging.getLogger(__name__)
 
@@ -93,15 +92,14 @@ def measure(
     todo: names and severities. condition: of one of them, the images in parts and all labels. identity: what results
     must have in common with stored ones. clean: the images without corruption, and their labels.
     """
-    folders = {run.folder: run.folder / "evaluation" / FILES[kind] for run in runs}
+    files = {run.folder: evaluation_folder(run.folder, settings) / FILES[kind] for run in runs}
     models, results = {}, {}
     for run in runs:
-        _, model = run.rebuild(settings)
-        sha = model_identity(model)
-        stored = read(folders[run.folder])
-        fits = stored and stored["model_sha256"] == sha and all(stored.get(k) == v for k, v in identity.items())
-        results[run.folder] = stored if fits else {**identity, "model_sha256": sha, "acc": {}}
-        models[run.folder] = model
+        _, models[run.folder] = run.rebuild(settings)
+        own = identity | {"checkpoint_sha256": checkpoint_sha256(run, settings)}
+        stored = read(files[run.folder])
+        fits = stored and all(stored.get(key) == value for key, value in own.items())
+        results[run.folder] = stored if fits else {**own, "acc": {}}
     missing = [
         (name, severity)
         for name, severity in todo
@@ -129,15 +127,7 @@ def measure(
                 progress.update(len(part))
             for folder, count in right.items():
                 results[folder]["acc"].setdefault(name, {})[str(severity)] = count / done
-                write(folders[folder], results[folder])  # an interrupted hour keeps what it has
-
-
-def model_identity(model: ImageClassifier) -> str:
-    """A hash of the weights."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
+                write(files[folder], results[folder])  # an interrupted hour keeps what it has
 
 
 def read(file: Path) -> dict | None:
@@ -154,14 +144,19 @@ def write(file: Path, result: dict) -> None:
     os.replace(aside, file)
 
 
-def collect(groups: Sequence[Group], kind: str) -> dict | None:
-    """What was measured of all runs of the groups; None unless every run was, on equally many images.
+def collect(groups: Sequence[Group], kind: str, settings: Settings) -> dict | None:
+    """What was measured of all runs of the groups; None unless every run was, as it is now, on equally many images.
 
     Means over a group's seeds: `clean`, `acc` (corruptions, severities), and `mean` of all of these.
     """
-    found = {run.folder: read(Path(run.folder) / "evaluation" / FILES[kind]) for group in groups for run in group.runs}
-    results = list(found.values())
-    if not all(results) or len({result["images"] for result in results}) > 1:
+    runs = [run for group in groups for run in group.runs]
+    found = {run.folder: read(evaluation_folder(Path(run.folder), settings) / FILES[kind]) for run in runs}
+    results = [
+        result
+        for run in runs
+        if (result := found[run.folder]) and result["checkpoint_sha256"] == run.facts["checkpoint_sha256"]
+    ]
+    if len(results) < len(runs) or len({result["images"] for result in results}) > 1:
         return None
     names = [name for name in results[0]["acc"] if all(name in result["acc"] for result in results)]
     severities = [s for s in map(str, SEVERITIES) if all(s in r["acc"][name] for r in results for name in names)]

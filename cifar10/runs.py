@@ -16,11 +16,15 @@ from cifar10.models.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
 
+SUMMARY = "run.json"  # in a finished run's folder
+
 
 def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> None:
     """Say what is trained, on what, where and how; from here on the first process speaks for all."""
     if not trainer.is_global_zero:
         logging.disable(logging.INFO)
+    else:
+        (Path(cfg.output_dir) / SUMMARY).unlink(missing_ok=True)  # a resumed run has not finished any more
     datamodule.setup("fit")
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -78,9 +82,9 @@ def write_summary(folder: Path, datamodule: CIFAR10DataModule, trainer: pl.Train
         "commit": commit(),
         "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
     }
-    aside = folder / "run.json.tmp"
+    aside = folder / f"{SUMMARY}.tmp"
     aside.write_text(json.dumps(summary, indent=2) + "\n")
-    os.replace(aside, folder / "run.json")
+    os.replace(aside, folder / SUMMARY)
 
 
 def hardware(trainer: pl.Trainer) -> str:

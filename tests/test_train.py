@@ -1,6 +1,7 @@
 """train.py from the command line: what a run leaves behind, and how it answers mistakes."""
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -102,6 +103,16 @@ def test_an_interrupted_run_goes_on_in_its_own_folder(command, tiny, tmp_path):
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
 
 
+def test_a_finished_run_says_so_and_what_it_cost(command, tiny, tmp_path):
+    assert command("train.py", *tiny) == 0
+    run = the_run(tmp_path)
+    summary = json.loads((run / "run.json").read_text())
+    assert summary["epochs"] == 1 and summary["train_images"] == 160 and summary["val_images"] == 40
+    assert summary["seconds"] > 0 and "thread" in summary["hardware"] and 0 <= summary["val/acc"] <= 1
+    assert command("train.py", f"resume={run.relative_to(tmp_path)}", "trainer.max_epochs=2") == 0
+    assert json.loads((run / "run.json").read_text())["epochs"] == 2
+
+
 def test_a_mistake_in_a_resume_leaves_the_run_as_it_was(command, tiny, tmp_path):
     assert command("train.py", *tiny) == 0
     run = the_run(tmp_path)
@@ -123,6 +134,7 @@ MISTAKES = {
     "unknown key added": (["+data.batchsize=8"], "data.batchsize"),
     "unknown model": (["model=resnet"], "model=resnet: no such choice; model has: cnn, efficientnet_b0"),
     "unknown data": (["data=cifar"], "data=cifar: no such choice"),
+    "test images alone": (["data=cifar101"], "data=cifar101: has test images only"),
     "not a number": (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
     "zero batch": (["data.batch_size=0"], "data.batch_size=0"),
     "negative lr": (["model.lr=-1"], "model.lr=-1"),

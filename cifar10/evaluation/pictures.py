@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from cifar10.evaluation import figures
 from cifar10.evaluation.calibration import coverage_curve, reliability_bins
-from cifar10.evaluation.comparison import Group, Run
+from cifar10.evaluation.groups import Group, Run
 from cifar10.evaluation.tables import percent
 
 PICTURES_A_GALLERY = 32

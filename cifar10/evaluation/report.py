@@ -12,8 +12,8 @@ import jinja2
 import numpy as np
 
 from cifar10.evaluation import tables
-from cifar10.evaluation.comparison import Group
 from cifar10.evaluation.figures import save_figure, svg
+from cifar10.evaluation.groups import Group
 from cifar10.evaluation.pictures import Picture, pictures
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for each table of each font of a PDF

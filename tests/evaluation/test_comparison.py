@@ -5,17 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from cifar10.evaluation.comparison import (
-    Run,
-    check_comparable,
-    compare,
-    efficiency,
-    evaluate,
-    group_runs,
-    largest,
-    relabel,
-    score,
-)
+from cifar10.evaluation.comparison import compare, efficiency, evaluate, relabel, score
+from cifar10.evaluation.groups import Run, check_comparable, group_runs, largest
 
 NAMES = ["cat", "dog", "ship"]
 LABELS = np.arange(60) % 3

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar10.evaluation.comparison import Run, evaluate, group_runs, relabel
+from cifar10.evaluation.comparison import evaluate, relabel
+from cifar10.evaluation.groups import Run, group_runs
 from cifar10.evaluation.report import read_epochs, write
 
 NAMES = ["cat", "dog & <wolf>", "ship $1|2"]

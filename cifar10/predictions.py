@@ -1,0 +1,169 @@
+"""A finished run's predictions: stored ones where they are this checkpoint's, else made; opens the test images."""
+
+import hashlib
+import json
+import logging
+import os
+import time
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from cifar10.build import make
+from cifar10.cost import training_cost
+from cifar10.data.features import Progress
+from cifar10.data.transforms import Preprocessing
+from cifar10.errors import UserError, cause_of
+from cifar10.evaluation.groups import Run
+from cifar10.evaluation.report import read_epochs
+from cifar10.finished import FinishedRun, Settings, build_data, check_classes, checkpoint_file, own_class
+from cifar10.models.classifier import ImageClassifier
+from cifar10.runs import commit, device_name
+
+log = logging.getLogger(__name__)
+
+
+def predicted(run: FinishedRun, settings: Settings) -> Run:
+    """The run with its predictions: those stored in its evaluation folder if they are this checkpoint's, else new."""
+    file = evaluation_folder(run.folder, settings) / "predictions.npz"
+    checkpoint = checkpoint_file(run.folder, settings.checkpoint)
+    stored = read_predictions(file)
+    if stored is not None:
+        facts = stored["facts"]
+        if checkpoint.is_file():
+            fits = facts["checkpoint_sha256"] == checkpoint_sha256(run, settings)
+        else:
+            fits = facts["checkpoint"] == settings.checkpoint
+            log.warning(f"{run.folder}: {checkpoint.name} is gone; its stored predictions are used")
+        if fits:
+            log.info(f"{run.folder}: predictions are there already")
+            return assemble(run, stored)
+    log.info(f"{run.folder}: predicting with {checkpoint.name} on {device_name(settings.device)}")
+    arrays = predict_run(run, settings)
+    file.parent.mkdir(exist_ok=True)
+    write_predictions(file, arrays)
+    return assemble(run, arrays)
+
+
+def assemble(run: FinishedRun, arrays: dict) -> Run:
+    facts = arrays["facts"] | {"summary": run.summary}
+    rows = read_epochs(run.folder / "metrics.csv")
+    names = [str(name) for name in arrays["class_names"]]
+    logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
+    return Run(run.cfg.name, run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
+
+
+def evaluation_folder(folder: Path, settings: Settings) -> Path:
+    """Where a run's evaluation lies: `evaluation`, or for another data set `evaluation_SOURCE`."""
+    return folder / ("evaluation" if settings.data is None else f"evaluation_{settings.data.source}")
+
+
+def test_images(run: FinishedRun, settings: Settings, data_sha256: str) -> Tensor | None:
+    """The test images that were predicted, uint8 (N, 3, H, W); None, with a warning, where they are not at hand."""
+    try:
+        datamodule = build_data(run.folder, settings.data or run.cfg.data, settings)
+        images, labels = datamodule.source.load("test")
+    except UserError as error:
+        log.warning(f"no pictures: {error}")
+        return None
+    if fingerprint(images, labels) == data_sha256:
+        return images
+    log.warning(f"no pictures: {datamodule.source.name} has other test images now than were predicted")
+    return None
+
+
+def fingerprint(images: Tensor, labels: Tensor) -> str:
+    return sha256(images.numpy().tobytes() + labels.numpy().tobytes())
+
+
+def predict_run(run: FinishedRun, settings: Settings) -> dict:
+    """Logits and labels of the test and of the validation images, and the facts beside them."""
+    own = settings if settings.data is None else replace(settings, data=None, data_root=None)
+    datamodule, model = run.rebuild(own)
+    tested = datamodule if settings.data is None else build_data(run.folder, settings.data, settings)
+    check_classes(run.folder, model, tested)
+    images, labels = tested.source.load("test")
+    datamodule.setup("validate")
+    val = datamodule.indices["val"]
+    val_images, val_labels = (tensor[val] for tensor in datamodule.loaded["train"])
+    batch, device = datamodule.eval_batch_size, settings.device
+    callbacks = run.cfg.get("callbacks") or {}
+    two_phase = callbacks.get("two_phase")
+    if two_phase:
+        own_class(run.folder, two_phase)
+    rows, counts = read_epochs(run.folder / "metrics.csv"), [len(datamodule.indices[name]) for name in ("train", "val")]
+    cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase), rows, *counts)
+    with Progress(len(images) + len(val), "predicting") as progress:
+        begun = time.perf_counter()
+        logits = predict(model, images, batch, device, progress)
+        seconds = time.perf_counter() - begun
+        val_logits = predict(model, val_images, batch, device, progress)
+    facts = {
+        "data": tested.source.name,
+        "synthetic": tested.source.synthetic,
+        "data_sha256": fingerprint(images, labels),
+        "checkpoint": settings.checkpoint,
+        "checkpoint_sha256": checkpoint_sha256(run, settings),
+        "image_size": model.preprocessing["image_size"],
+        "hardware": device_name(device),
+        "images_per_second": round(len(images) / seconds, 1),
+        "cost": cost,
+        "commit": commit(),
+        "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
+    }
+    return {
+        "logits": logits,
+        "labels": labels.numpy(),
+        "val_logits": val_logits,
+        "val_labels": val_labels.numpy(),
+        "class_names": np.array(model.class_names),
+        "facts": facts,
+    }
+
+
+def predict(
+    model: ImageClassifier, images: Tensor, batch_size: int, device: torch.device, progress: Progress | None = None
+) -> np.ndarray:
+    """Logits (N, C) of uint8 images (N, 3, H, W), in fp32 on every device."""
+    model, preprocessing = model.to(device), Preprocessing(**model.preprocessing)
+    logits = []
+    with torch.inference_mode():
+        for part in images.split(batch_size):
+            logits.append(model(preprocessing(part.to(device))).float().cpu())
+            if progress is not None:
+                progress.update(len(part))
+    return torch.cat(logits).numpy()
+
+
+def write_predictions(file: Path, arrays: dict) -> None:
+    """Write predictions.npz whole or not at all."""
+    aside = file.with_suffix(".tmp.npz")
+    np.savez_compressed(aside, **arrays | {"facts": np.array(json.dumps(arrays["facts"]))})
+    os.replace(aside, file)
+
+
+def read_predictions(file: Path) -> dict | None:
+    """What `write_predictions` wrote; None if there is nothing, or nothing that this version can read."""
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            names = ("logits", "labels", "val_logits", "val_labels", "class_names", "facts")
+            arrays = {name: stored[name] for name in names}
+        return arrays | {"facts": json.loads(str(arrays["facts"]))}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        log.warning(f"{file}: not usable ({cause_of(error)}); predicting anew")
+        return None
+
+
+def checkpoint_sha256(run: FinishedRun, settings: Settings) -> str:
+    return sha256(checkpoint_file(run.folder, settings.checkpoint).read_bytes())
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
