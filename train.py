@@ -27,9 +27,10 @@ def main(cfg: DictConfig) -> float:
 
     resume_from = f"{cfg.resume}/checkpoints/last.ckpt" if cfg.resume else None
     trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True)
+    seconds = runs.training_seconds(trainer)
     best = trainer.checkpoint_callback.best_model_path
     trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    runs.conclude(cfg, datamodule, trainer)
+    runs.conclude(cfg, datamodule, trainer, seconds)
     return float(trainer.callback_metrics["val/acc"])
 
 

@@ -42,7 +42,16 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     log.info(f"results go to {os.path.relpath(cfg.output_dir)}")
 
 
-def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> None:
+def training_seconds(trainer: pl.Trainer) -> float | None:
+    """The time in `fit`, over all parts of a resumed run; None without a Timer.
+
+    To be asked before a checkpoint is loaded for validation: Lightning then restores the Timer's state as well.
+    """
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)), None)
+    return timer and round(timer.time_elapsed("train"), 1)
+
+
+def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer, seconds: float | None) -> None:
     """Put settings and result into TensorBoard's HPARAMS tab and `run.json`, say what came out and what to do next."""
     metrics = {name: float(trainer.callback_metrics[name]) for name in ("val/acc", "val/loss")}
     if trainer.logger is not None:
@@ -50,7 +59,7 @@ def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer
         trainer.logger.log_hyperparams(hyperparameters(cfg), best, trainer.global_step)
         trainer.logger.finalize("success")
     if trainer.is_global_zero:
-        write_summary(Path(cfg.output_dir), datamodule, trainer, metrics)
+        write_summary(Path(cfg.output_dir), datamodule, trainer, metrics, seconds)
     folder = os.path.relpath(cfg.output_dir)
     log.info(
         "done\n"
@@ -63,12 +72,17 @@ def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer
     )
 
 
-def write_summary(folder: Path, datamodule: CIFAR10DataModule, trainer: pl.Trainer, metrics: dict[str, float]) -> None:
+def write_summary(
+    folder: Path,
+    datamodule: CIFAR10DataModule,
+    trainer: pl.Trainer,
+    metrics: dict[str, float],
+    seconds: float | None,
+) -> None:
     """Write `run.json`: that the run has finished, what it cost and on what; comparisons read it.
 
-    `seconds`: of training with its validations, over all parts of a resumed run; None without a Timer.
+    seconds: of training with its validations.
     """
-    timer = next((callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)), None)
     summary = {
         **metrics,
         "data": datamodule.source.name,
@@ -76,7 +90,7 @@ def write_summary(folder: Path, datamodule: CIFAR10DataModule, trainer: pl.Train
         "train_images": len(datamodule.indices["train"]),
         "val_images": len(datamodule.indices["val"]),
         "epochs": trainer.current_epoch,
-        "seconds": timer and round(timer.time_elapsed("train"), 1),
+        "seconds": seconds,
         "hardware": hardware(trainer),
         "precision": str(trainer.precision),
         "commit": commit(),
