@@ -59,7 +59,10 @@ class Settings:
     def device(self) -> torch.device:
         if self.accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
             raise UserError(f"accelerator={self.accelerator}: must be one of auto, cpu, gpu, mps")
-        check_devices(self.accelerator, 1)
+        try:
+            check_devices(self.accelerator, 1)
+        except UserError as error:
+            raise UserError(str(error).replace("trainer.", "")) from error
         if self.accelerator == "auto":
             return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
         return torch.device("cuda" if self.accelerator == "gpu" else self.accelerator)
@@ -85,10 +88,7 @@ class FinishedRun:
 
         Raises UserError where the configuration or the checkpoint does not fit this version of the project.
         """
-        file = checkpoint_file(self.folder, settings.checkpoint)
-        if not file.is_file():
-            there = ", ".join(sorted(found.stem for found in file.parent.glob("*.ckpt"))) or "none"
-            raise UserError(f"run={self.folder}: {file} does not exist (checkpoints there: {there})")
+        file = require_checkpoint(self.folder, settings.checkpoint)
         datamodule = build_data(self.folder, self.cfg.data, settings)
         target = own_class(self.folder, self.cfg.model)
         try:
@@ -129,6 +129,15 @@ def check_classes(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataM
             f"run={folder}: was trained on the classes {', '.join(model.class_names)};"
             f" {datamodule.source.name} has {', '.join(datamodule.class_names)}"
         )
+
+
+def require_checkpoint(folder: Path, checkpoint: str) -> Path:
+    """The checkpoint's file; UserError if the run has none of that name."""
+    file = checkpoint_file(folder, checkpoint)
+    if not file.is_file():
+        there = ", ".join(sorted(found.stem for found in file.parent.glob("*.ckpt"))) or "none"
+        raise UserError(f"run={folder}: {file} does not exist (checkpoints there: {there})")
+    return file
 
 
 def checkpoint_file(folder: Path, checkpoint: str) -> Path:

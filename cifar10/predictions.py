@@ -21,7 +21,15 @@ from cifar10.data.transforms import Preprocessing
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation.groups import Run
 from cifar10.evaluation.report import read_epochs
-from cifar10.finished import FinishedRun, Settings, build_data, check_classes, checkpoint_file, own_class
+from cifar10.finished import (
+    FinishedRun,
+    Settings,
+    build_data,
+    check_classes,
+    checkpoint_file,
+    own_class,
+    require_checkpoint,
+)
 from cifar10.models.classifier import ImageClassifier
 from cifar10.runs import commit, device_name
 
@@ -43,6 +51,7 @@ def predicted(run: FinishedRun, settings: Settings) -> Run:
         if fits:
             log.info(f"{run.folder}: predictions are there already")
             return assemble(run, stored)
+    require_checkpoint(run.folder, settings.checkpoint)
     log.info(f"{run.folder}: predicting with {checkpoint.name} on {device_name(settings.device)}")
     arrays = predict_run(run, settings)
     file.parent.mkdir(exist_ok=True)

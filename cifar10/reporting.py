@@ -23,9 +23,13 @@ Opened = Sequence[tuple[FinishedRun, Run]]
 
 
 def settings_of(cfg: DictConfig) -> Settings:
-    """How the runs are predicted."""
+    """How the runs are predicted; UserError for what can be told before any is opened."""
     other = None if published(cfg) else cfg.get("data")
-    return Settings(cfg.checkpoint, other, cfg.data_root, cfg.batch_size, cfg.accelerator)
+    settings = Settings(cfg.checkpoint, other, cfg.data_root, cfg.batch_size, cfg.accelerator)
+    settings.device  # noqa: B018 - a device that there is not is an error even where all predictions are stored
+    if cfg.labels is not None and not Path(cfg.labels).expanduser().is_file():
+        raise UserError(f"labels={cfg.labels}: no such file")
+    return settings
 
 
 def published(cfg: DictConfig) -> bool:
@@ -52,8 +56,6 @@ def open_runs(folders: Sequence[Path], settings: Settings) -> tuple[Opened, list
     opened = [(run, found) for run, found in opened if found.folder not in problems]
     if not opened:
         raise UserError(f"none of {len(folders)} runs can be reported: {'; '.join(left_out)}")
-    for line in left_out:
-        log.warning(f"left out: {line}")
     return opened, left_out
 
 
@@ -152,8 +154,18 @@ def conclude(folder: Path, results: dict, left_out: Sequence[str]) -> None:
         width = max(len(found["name"]) for found in results["groups"])
         for found in results["groups"]:
             accuracy = tables.spread_of(found["acc"], tables.percent)
-            lines.append(f"  {found['name']:<{width}}  test accuracy {accuracy}  ({len(found['seeds'])} seeds)")
+            seeds = f"{len(found['seeds'])} seed{'s' * (len(found['seeds']) > 1)}"
+            lines.append(f"  {found['name']:<{width}}  test accuracy {accuracy}  ({seeds})")
         lines += [found["verdict"] for found in results["comparisons"]]
+    if "corrected" in results:
+        accuracies = (
+            f"{row['name']} {tables.spread_of(row['acc'], tables.percent)}" for row in results["corrected"]["groups"]
+        )
+        lines.append(f"with the labels of {results['corrected']['file']}: {', '.join(accuracies)}")
+    for key, what in (("robustness", "corrupted images"), ("cifar10c", "CIFAR-10-C")):
+        if key in results:
+            means = (f"{row['name']} {tables.percent(row['mean'])}" for row in results[key]["groups"])
+            lines.append(f"mean accuracy on {what}: {', '.join(means)}")
     lines.append(
         f"the report is {os.path.relpath(folder / 'report.html')}; beside it report.md, metrics.json, figures/"
     )

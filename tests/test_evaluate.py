@@ -14,6 +14,7 @@ from PIL import Image
 
 from cifar10.data.shapes import write_cifar10_files
 from cifar10.data.sources import Shapes
+from cifar10.finished import find
 
 PROJECT = Path(__file__).parent.parent
 
@@ -144,11 +145,15 @@ def test_other_labels_are_reported_beside_the_original_ones(command, run, shapes
     np.save(tmp_path / "labels.npy", labels.numpy())
     assert command("evaluate.py", "run=outputs/cnn/run", "labels=labels.npy") == 0
     results = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert "with the labels of labels.npy: " in command.out
     assert results["n"] == 40 and results["corrected"]["images"] == 39 and results["corrected"]["left_out"] == 1
 
 
-def test_an_accelerator_that_there_is_not_is_refused(command, run):
+def test_an_accelerator_that_there_is_not_is_refused_even_where_it_is_not_needed(command, run):
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0
     assert "accelerator=abacus" in refuse(command, "run=outputs/cnn/run", "accelerator=abacus")
+    if not torch.cuda.is_available():
+        assert refuse(command, "run=outputs/cnn/run", "accelerator=gpu").startswith("error: accelerator=gpu")
 
 
 @pytest.fixture(scope="module")
@@ -186,12 +191,13 @@ def test_a_sweep_is_compared_by_recipe_with_its_seeds_together(command, jobs, tm
     assert (jobs / "0" / "evaluation" / "predictions.npz").is_file()
 
 
-def test_a_sweep_given_as_one_run_or_a_glob_is_the_same(command, jobs, tmp_path):
-    for arguments in (["run=sweep"], ["runs=sweep/*"], ["runs=[sweep/0,sweep/1,sweep/2,sweep/1]"]):
-        assert command("evaluate.py", *arguments) == 0
-        results, _ = comparison(tmp_path)
-        assert [group["seeds"] for group in results["groups"]] == [[0, 1], [0]]
-        shutil.rmtree(tmp_path / "outputs")
+def test_a_sweep_stands_for_its_jobs_in_their_order(jobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (jobs / "2").rename(jobs / "10")
+    wanted = [Path("sweep/0"), Path("sweep/1"), Path("sweep/10")]
+    for run, runs in (("sweep", None), (None, "sweep"), (None, "sweep/*"), (None, ["sweep/0", "sweep", "sweep/1"])):
+        assert find(run, runs) == wanted
+    assert find(None, f"{tmp_path}/sweep/1*") == wanted[1:]
 
 
 def test_what_cannot_be_reported_is_named_and_the_others_are(command, jobs, tmp_path):
@@ -230,7 +236,7 @@ def test_nothing_is_written_where_no_run_can_be_reported(command, jobs, tmp_path
         (["run=sweep/0", "runs=[sweep/1]"], "not both"),
         (["runs=[]"], "names no run"),
         (["runs=elsewhere/*"], "runs=elsewhere/*"),
-        (["runs=[sweep]", "names=[A,B,C]"], "3 names for 2"),
+        (["runs=[sweep]", "names=[A,B,C]"], "3 for 2 groups"),
         (["runs=[sweep]", "+corruption.names=[rain]", "+corruption.severities=[1]"], "no such corruption as rain"),
         (["runs=[sweep]", "+corruption=noise", "corruption.severities=[6]"], "from 1 to 5"),
         (["runs=[sweep]", "+corruption=noise", "corruption.images=0"], "corruption.images=0"),

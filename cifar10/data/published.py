@@ -72,6 +72,8 @@ def _read(path: Path, fault: Callable[[np.ndarray], str]) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if reason := fault(array):
             raise ValueError(reason)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: name the folder of the published files") from error
     except Exception as error:  # numpy raises OSError, ValueError, EOFError, SyntaxError... for damaged files
         raise UserError(f"cannot read {path} ({cause_of(error)}): replace it by the published file") from error
     return array

@@ -60,6 +60,7 @@ def summarise(group: Group) -> dict:
     total = len(group.runs[0].labels)
     result["low"], result["high"] = wilson_interval(round(mean * total), total)
     result["confusion_matrix"] = np.sum([run["confusion_matrix"] for run in scored], axis=0).tolist()
+    result["most_confused"] = most_confused(result["confusion_matrix"], group.runs[0].class_names)
     for key in ("precision", "recall", "f1"):
         result[key] = np.mean([[row[key] for row in run["per_class"]] for run in scored], axis=0).tolist()
     seconds = [run["summary"]["seconds"] for run in scored if run.get("summary", {}).get("seconds")]
@@ -90,6 +91,7 @@ def compare(baseline: Group, other: Group) -> dict:
         "seed_interval": seeds,
         "verdict": verdict(bootstrap, seeds, baseline.name, other.name),
         "mcnemar": mcnemar(a, b),
+        "seeds": [len(baseline.runs), len(other.runs)],
         "pairs": len(pairs),
         "largest_p": max(pairs),
         "by_class": paired_bootstrap_by_class(baseline.scores, other.scores, labels, classes),

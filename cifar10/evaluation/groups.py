@@ -78,7 +78,7 @@ def group_runs(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[
     if names is None:
         names = distinct_names([series[key] for key in keys])
     if len(names) != len(keys):
-        raise ValueError(f"{len(names)} names for {len(keys)}: {', '.join(series[key].name for key in keys)}")
+        raise ValueError(f"{len(names)} for {len(keys)} groups: {', '.join(series[key].name for key in keys)}")
     named = dict(zip(keys, map(str, names), strict=True))
     return [
         Group(named[key_of(members[0], but=TRAIN_SIZE)], sorted(members, key=lambda run: run.seed))

@@ -73,8 +73,8 @@ def overview(groups: Sequence[Group], results: dict) -> Iterator[Picture]:
             for g, s in zip(groups, summaries, strict=True)
         ]
         yield Picture("accuracy", "overview", "Test accuracy: the bar is the 95 % Wilson interval of the mean for other"
-                      " test images, the small dots are seeds. Where bars and dots of two models lie apart, the"
-                      " difference is real.", figures.accuracy_figure(rows))  # fmt: skip
+                      " test images, the small dots are seeds. Where they lie apart, the models differ; where"
+                      " they overlap, the paired tests below decide.", figures.accuracy_figure(rows))  # fmt: skip
         costs = [
             {"name": s["name"], "acc": s["acc"]["mean"], "std": s["acc"]["std"], "seconds": s["train_seconds"],
              "flops": s["train_flops"]}
@@ -97,8 +97,9 @@ def class_pictures(results: dict) -> Iterator[Picture]:
         change = [[row[key] for row in comparison["by_class"]] for key in ("difference", "low", "high")]
         figure = figures.per_class_change_figure(names, *change, comparison["baseline"], comparison["name"])
         yield Picture(f"per_class_change_{index}", "classes", "The change of each class's recall in percentage points"
-                      " with its 95 % bootstrap interval. An interval that touches zero shows no change; each holds"
-                      " for its class alone, and of 20 such intervals one misses by chance.", figure)  # fmt: skip
+                      " with its 95 % bootstrap interval. An interval that touches zero does not show a change;"
+                      " each holds for its class alone, and of 20 such intervals one misses by chance.",
+                      figure)  # fmt: skip
 
 
 def confusions(index: int, group: Group, summary: dict, class_names: Sequence[str]) -> Iterator[Picture]:
@@ -106,7 +107,7 @@ def confusions(index: int, group: Group, summary: dict, class_names: Sequence[st
     matrix, several = summary["confusion_matrix"], f", {len(group.runs)} runs added up" * (len(group.runs) > 1)
     yield Picture(f"confusion_{index}", "confusion", f"{group.name}{several}: rows are the true classes, columns the"
                   " predicted ones. The diagonal is right; the darkest cell off it is the commonest mistake.",
-                  figures.confusion_matrix_figure(matrix, class_names, f"{group.name}: images"))  # fmt: skip
+                  figures.confusion_matrix_figure(matrix, class_names, f"{group.name}: images{several}"))  # fmt: skip
     figure = figures.confusion_matrix_figure(matrix, class_names, f"{group.name}: % of the true class", normalise=True)
     yield Picture(f"confusion_rows_{index}", "confusion", f"{group.name}{several}: the same in per cent of each true"
                   " class; a row adds up to 100.", figure)  # fmt: skip
@@ -121,7 +122,8 @@ def reliability(index: int, group: Group, summary: dict) -> Picture:
         for stage, t in (("calibration", 1.0), ("calibrated", temperature))
     )
     return Picture(f"reliability_{index}", "calibration", f"{group.name}{seed_of(group)}: how often the model is right"
-                   " among predictions of the same confidence. Below the diagonal it is surer than it should be."
+                   " among predictions of the same confidence. Below the diagonal it is surer than it should be,"
+                   " above it less sure. The lower panels count the images (log axis): a gap of a few means little."
                    f" Right: after dividing the logits by {temperature:.2f}, fitted on the validation images.",
                    figures.reliability_figure(before, after, f"{group.name}: calibration"))  # fmt: skip
 
@@ -156,7 +158,8 @@ def curves(groups: Sequence[Group]) -> Iterator[Picture]:
     if found:
         yield Picture("learning_curves", "curves", "Validation over the epochs (dashed: training), the mean of the"
                       " seeds and, shaded, from the lowest to the highest. Phases share the axis; an epoch of phase 1"
-                      " is far cheaper than one of phase 2.",
+                      " is far cheaper than one of phase 2. Training loss may lie above validation loss: it has"
+                      " augmented images, dropout and label smoothing.",
                       figures.learning_curves_comparison_figure(found))  # fmt: skip
 
 

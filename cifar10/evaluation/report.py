@@ -100,7 +100,7 @@ def describe(groups: Sequence[Group], results: dict, left_out: Sequence[str]) ->
         "lead": lead,
         "several": several,
         "several_runs": count > len(groups),
-        "side_header": ["", *names, *(f"gain, {name}" if len(names) > 2 else "gain" for name in names[1:])],
+        "side_header": ["", *names, *(f"difference, {name}" if len(names) > 2 else "difference" for name in names[1:])],
         "side_rows": [[what, *cells, *gains] for what, cells, gains in side],
         "comparisons": [described(comparison) for comparison in results["comparisons"]],
         "per_class": tables.per_class(results),
@@ -137,7 +137,10 @@ def described(comparison: dict) -> dict:
     rows = [
         ["difference of the mean accuracies", f"{tables.points(comparison['difference'])} points"],
         ["other test images: paired bootstrap, 95 %", interval(bootstrap)],
-        ["other seeds: Welch, 95 %", interval(seeds) if seeds else "unknown: fewer than two seeds of one or of both"],
+        [
+            f"other seeds ({comparison['seeds'][0]} and {comparison['seeds'][1]}): Welch, 95 %",
+            interval(seeds) if seeds else "unknown: fewer than two seeds of one or of both",
+        ],
         [f"only {comparison['baseline']} right{first}", f"{test['only_a']:,} images"],
         [f"only {comparison['name']} right", f"{test['only_b']:,} images"],
         ["both right; neither", f"{test['both']:,}; {test['neither']:,} images"],

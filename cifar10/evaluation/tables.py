@@ -159,9 +159,9 @@ def per_class(results: dict) -> tuple[list[str], list[list[str]]]:
 
 
 def confused(results: dict, most: int = 8) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the commonest mistakes of each group's first run, side by side."""
+    """Header and rows of the commonest mistakes of each group, its runs added up, side by side."""
     groups = results["groups"]
-    pairs = [group["runs"][0]["most_confused"][:most] for group in groups]
+    pairs = [group["most_confused"][:most] for group in groups]
     rows = []
     for place in range(max(map(len, pairs))):
         row = []

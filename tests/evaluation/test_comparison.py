@@ -41,7 +41,7 @@ def test_groups_of_the_same_name_are_told_apart_by_what_differs():
 def test_names_can_be_given_and_must_fit():
     runs = [make_run("cnn", lr=1), make_run("b0", lr=2)]
     assert [group.name for group in group_runs(runs, ["A", "B"])] == ["A", "B"]
-    with pytest.raises(ValueError, match="3 names for 2: cnn, b0"):
+    with pytest.raises(ValueError, match="3 for 2 groups: cnn, b0"):
         group_runs(runs, ["A", "B", "C"])
 
 
