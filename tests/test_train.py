@@ -138,6 +138,7 @@ MISTAKES = {
     "unknown model": (["model=resnet"], "model=resnet: no such choice; model has: cnn, efficientnet_b0"),
     "unknown data": (["data=cifar"], "data=cifar: no such choice"),
     "test images alone": (["data=cifar101"], "data=cifar101: has test images only"),
+    "corrupted images alone": (["data=cifar10c"], "data.source=cifar10c: no such source"),
     "not a number": (["data.batch_size=many"], "data.batch_size=many: must be a whole number"),
     "zero batch": (["data.batch_size=0"], "data.batch_size=0"),
     "negative lr": (["model.lr=-1"], "model.lr=-1"),
