@@ -48,6 +48,8 @@ def predicted(run: FinishedRun, settings: Settings) -> Run:
         else:
             fits = facts["checkpoint"] == settings.checkpoint
             log.warning(f"{run.folder}: {checkpoint.name} is gone; its stored predictions are used")
+        if settings.data is not None or settings.data_root is not None:
+            fits = fits and facts.get("data_root") == data_root(run, settings)
         if fits:
             log.info(f"{run.folder}: predictions are there already")
             return assemble(run, stored)
@@ -115,6 +117,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     facts = {
         "data": tested.source.name,
         "synthetic": tested.source.synthetic,
+        "data_root": data_root(run, settings),
         "data_sha256": fingerprint(images, labels),
         "checkpoint": settings.checkpoint,
         "checkpoint_sha256": checkpoint_sha256(run, settings),
@@ -168,6 +171,12 @@ def read_predictions(file: Path) -> dict | None:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         log.warning(f"{file}: not usable ({cause_of(error)}); predicting anew")
         return None
+
+
+def data_root(run: FinishedRun, settings: Settings) -> str:
+    """The folder of the data that the settings mean; who names another one gets no stored predictions of the first."""
+    root = (settings.data or run.cfg.data).root if settings.data_root is None else settings.data_root
+    return str(Path(str(root)).expanduser().absolute())
 
 
 def checkpoint_sha256(run: FinishedRun, settings: Settings) -> str:

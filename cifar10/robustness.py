@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from cifar10.data.corruptions import CORRUPTIONS, corrupt
+from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from cifar10.data.datamodule import stratified_order
 from cifar10.data.features import Progress
 from cifar10.data.published import available_cifar10c, load_cifar10c
@@ -22,7 +22,6 @@ from cifar10.predictions import checkpoint_sha256, evaluation_folder, fingerprin
 
 log = logging.getLogger(__name__)
 
-SEVERITIES = (1, 2, 3, 4, 5)
 PART = 1000  # images that are corrupted at once
 FILES = {"computed": "corruptions.json", "published": "cifar10c.json"}
 

@@ -68,6 +68,15 @@ def test_stored_predictions_are_used_until_the_checkpoint_changes(command, run):
     assert command("evaluate.py", "run=outputs/cnn/run") == 0 and "predicting with" in command.out
 
 
+def test_other_data_is_not_answered_with_stored_predictions(command, run, tmp_path):
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0
+    other = tmp_path / "data" / "shapes" / "cifar-10-batches-py"
+    other.mkdir(parents=True)
+    write_cifar10_files(other, images_per_batch=50)
+    assert command("evaluate.py", "run=outputs/cnn/run", "data_root=data") == 0
+    assert json.loads((run / "evaluation" / "metrics.json").read_text())["n"] == 50
+
+
 def test_damaged_predictions_are_made_anew(command, run):
     (run / "evaluation").mkdir()
     (run / "evaluation" / "predictions.npz").write_bytes(b"half an arch")
