@@ -11,6 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.shapes import write_cifar10_files
 
+pytest_plugins = ["tests.promises"]
+
 PROJECT = Path(__file__).parent.parent
 TINY_BACKBONE = "test_efficientnet.r160_in1k"  # timm's own, for tests
 

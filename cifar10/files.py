@@ -1,0 +1,74 @@
+"""Files that are whole or absent, and folders that one process works in at a time."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from filelock import FileLock, Timeout
+
+from cifar10.errors import UserError, cause_of
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path, mode: str = "wb", **options: object) -> Iterator[IO]:
+    """A new file at `path`, which appears, written and synced, once the block has ended without an error.
+
+    Until then, and after an error or a kill, what was there before is there. mode, options: of `open`.
+    Raises UserError that names the file if it cannot be written: a full disk, a folder that is read-only.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, mode, **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync(path.parent)
+    except OSError as error:
+        kept = "; the file of before is untouched" if path.exists() else ""
+        raise UserError(f"{path} cannot be written ({cause_of(error)}){kept}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def sync(folder: Path) -> None:
+    """Make a renaming in a folder last through a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what killed processes left of their `whole_file`s, in a folder that no other process works in."""
+    for aside in Path(folder).rglob(".*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
+    """Hold the lock file at `path`, which a process that ends gives up however it ends.
+
+    Waits for it, or raises UserError(busy) if another process has it. On a file system that has no locks it goes on
+    without. A process that has waited must look again at what it found before: the other one may have done the work.
+    """
+    lock = FileLock(path, mode=0o666)
+    try:
+        lock.acquire(timeout=-1 if busy is None else 0)
+    except Timeout:
+        raise UserError(busy) from None
+    except (OSError, NotImplementedError):
+        pass  # no locks here, or no right to write: whoever writes next says so
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if lock.is_locked:
+                os.unlink(path)
+        lock.release()
