@@ -4,6 +4,7 @@ Images stay one uint8 tensor at native size; a batch is one index operation, and
 whole batch on the device in `on_after_batch_transfer`.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -246,6 +247,7 @@ class Batches:
         self.bounds = np.linspace(0, len(indices), steps + 1).round().astype(int).tolist()
         self.augmentation: Augmentation | None = None
         self.features: Callable[[], FeatureCache | None] = lambda: None  # to serve in place of the images
+        self.delivered = self.skip = 0
 
     def shuffle(self, seed: int, augmentation: Augmentation, current_epoch: Callable[[], int]) -> None:
         """From now on shuffle, and draw the numbers that `augmentation` wants, anew each epoch."""
@@ -253,6 +255,14 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
+
+    def state_dict(self) -> dict:
+        """How many batches of the epoch have been delivered; Lightning keeps it in checkpoints."""
+        return {"delivered": self.delivered}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Begin the next epoch where that one was left; a finished one is left at its beginning."""
+        self.skip = state_dict["delivered"] % len(self)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         places, draws, epoch, features = torch.arange(len(self.indices)), None, 0, self.features()
@@ -265,7 +275,9 @@ class Batches:
         order = self.indices[places].to(self.images.device)
         if features is not None:
             places = places.to(features.rows.device)
-        for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
+        self.delivered, self.skip = self.skip, 0
+        for start, stop in list(itertools.pairwise(self.bounds))[self.delivered :]:
+            self.delivered += 1
             share = slice(start + self.rank, stop, self.world_size)
             picked = order[share]
             if features is None:
