@@ -5,11 +5,13 @@ Imports Hydra alone, so that `--help` and `--cfg job` answer at once.
 
 import contextlib
 import difflib
+import errno
 import functools
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar10.errors import UserError
+from cifar10 import slurm
+from cifar10.errors import UserError, cause_of
 from cifar10.interruption import Interrupted, signals
 from cifar10.memory import keep_freed_memory
 from cifar10.sweep import summarised
@@ -46,7 +49,7 @@ def command(config_name: str) -> Callable:
     """
 
     def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
-        composed = False
+        composed, arguments = False, []
 
         @functools.wraps(function)
         def job(cfg: DictConfig) -> object:
@@ -54,16 +57,21 @@ def command(config_name: str) -> Callable:
             composed = True
             keep_freed_memory()
             log.info("loading PyTorch and Lightning")  # a few seconds
+            if config_name == "train":
+                sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+                slurm.note(arguments, HydraConfig.get().sweep.dir if sweep else HydraConfig.get().runtime.output_dir)
             try:
                 with signals.watched():
                     return function(cfg)
             except Interrupted:
                 remove_unused_folder()
                 raise
-            except UserError as error:
+            except (UserError, OSError) as error:
+                if isinstance(error, OSError):
+                    error = UserError(explain_os(error))
                 remove_unused_folder()
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise  # Hydra goes on with the other jobs, and raises this again at the end
+                    raise error from error.__cause__  # Hydra goes on with the other jobs; it comes again at the end
                 if SHOW_TRACEBACKS:
                     raise
                 fail(error)
@@ -71,7 +79,12 @@ def command(config_name: str) -> Callable:
         @functools.wraps(function)
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
+            logging.raiseExceptions = False  # a log file that cannot be written is no reason for a traceback
+            threading.excepthook = quiet_threads
             try:
+                arguments[:] = sys.argv[1:]
+                if before := slurm.folder_of_before(arguments):
+                    sys.argv[1:] = [f"resume={before}"]
                 sys.argv[1:] = resume_arguments(sys.argv[1:])
                 with summarised():
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
@@ -79,6 +92,8 @@ def command(config_name: str) -> Callable:
                 sys.exit(128 + signal.SIGINT)
             except Exception as error:
                 known = isinstance(error, UserError | HydraException | OmegaConfBaseException | OSError)
+                if isinstance(error, OSError):
+                    error = UserError(explain_os(error))
                 if SHOW_TRACEBACKS or (composed and not known):
                     raise  # a bug; before the job begins, every exception is about what the user wrote
                 fail(error if isinstance(error, UserError) else UserError(explain(error, config_name)))
@@ -89,6 +104,20 @@ def command(config_name: str) -> Callable:
         return main
 
     return decorate
+
+
+def quiet_threads(problem: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer fails in a thread when the disk is full, and again, for us to see, in the main one."""
+    if not issubclass(problem.exc_type, OSError):
+        threading.__excepthook__(problem)
+
+
+def explain_os(error: OSError) -> str:
+    """One line for what the operating system refuses."""
+    what = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{what}{error.strerror}; free some space, then go on: python train.py resume=RUN"
+    return f"{what}{cause_of(error)}"
 
 
 def fail(error: UserError) -> None:
@@ -140,6 +169,8 @@ def resume_arguments(arguments: list[str]) -> list[str]:
 
 def explain(error: Exception, config_name: str) -> str:
     """One line for what Hydra says in several."""
+    if isinstance(error.__cause__, OSError):  # a log file that cannot be opened
+        return explain_os(error.__cause__)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)}"

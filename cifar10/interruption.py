@@ -6,6 +6,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+REQUEUE = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()  # Slurm's, as Lightning has it
+
 
 class Interrupted(SystemExit):
     """What a signal raises; the exit code is the conventional one, 128 + the signal's number.
@@ -15,6 +17,7 @@ class Interrupted(SystemExit):
 
     def __init__(self, signum: int):
         super().__init__(128 + signum)
+        self.signum = signum
 
 
 class Signals:
@@ -35,7 +38,7 @@ class Signals:
             yield
             return
         self.received, self.hold, self.watching = None, False, (signal.SIGINT, signal.SIGTERM)
-        before = {signum: signal.getsignal(signum) for signum in self.watching}
+        before = {signum: signal.getsignal(signum) for signum in (*self.watching, *REQUEUE)}
         self.listen()
         try:
             yield
@@ -43,6 +46,12 @@ class Signals:
             self.watching, self.hold = (), False
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+    def watch_requeue(self) -> None:
+        """Heed Slurm's requeue signal as well."""
+        if self.watching:
+            self.watching = (signal.SIGINT, signal.SIGTERM, *REQUEUE)
+            self.listen()
 
     def listen(self) -> None:
         """Take the signals (back from Lightning, which puts its own handler in front)."""

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import time
 import zipfile
 from dataclasses import replace
@@ -21,6 +20,7 @@ from cifar10.data.transforms import Preprocessing
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation.groups import Run
 from cifar10.evaluation.report import read_epochs
+from cifar10.files import whole_file
 from cifar10.finished import (
     FinishedRun,
     Settings,
@@ -154,9 +154,8 @@ def predict(
 
 def write_predictions(file: Path, arrays: dict) -> None:
     """Write predictions.npz whole or not at all."""
-    aside = file.with_suffix(".tmp.npz")
-    np.savez_compressed(aside, **arrays | {"facts": np.array(json.dumps(arrays["facts"]))})
-    os.replace(aside, file)
+    with whole_file(file) as whole:
+        np.savez_compressed(whole, **arrays | {"facts": np.array(json.dumps(arrays["facts"]))})
 
 
 def read_predictions(file: Path) -> dict | None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cifar10.data.features import Progress
 from cifar10.data.published import available_cifar10c, load_cifar10c
 from cifar10.errors import UserError
 from cifar10.evaluation.groups import Group
+from cifar10.files import whole_file
 from cifar10.finished import FinishedRun, Settings, build_data
 from cifar10.predictions import checkpoint_sha256, evaluation_folder, fingerprint, predict
 
@@ -138,9 +138,8 @@ def read(file: Path) -> dict | None:
 
 def write(file: Path, result: dict) -> None:
     file.parent.mkdir(exist_ok=True)
-    aside = file.with_suffix(".tmp")
-    aside.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(aside, file)
+    with whole_file(file, "w") as whole:
+        whole.write(json.dumps(result, indent=2) + "\n")
 
 
 def collect(groups: Sequence[Group], kind: str, settings: Settings) -> dict | None:

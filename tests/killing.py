@@ -12,43 +12,48 @@ import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cifar10.interruption import signals
+
 PROJECT = Path(__file__).parent.parent
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.killing", "cifar10.runs", "cifar10.build"])
 
 
-def start(folder: Path, *arguments: str, kill: str | None = None) -> multiprocessing.Process:
-    """`python train.py ARGUMENTS` in a folder; its output goes to `output.txt` there. kill: a name in `MOMENTS`."""
-    process = CONTEXT.Process(target=_train, args=(str(folder), arguments, kill))
+def start(folder: Path, *arguments: str, kill: str | None = None, script: str = "train.py") -> multiprocessing.Process:
+    """`python SCRIPT ARGUMENTS` in a folder; its output goes to `output.txt` there. kill: a name in `MOMENTS`."""
+    process = CONTEXT.Process(target=_run, args=(script, str(folder), arguments, kill))
     process.start()
     return process
 
 
-def train(folder: Path, *arguments: str, kill: str | None = None) -> int:
+def train(folder: Path, *arguments: str, kill: str | None = None, script: str = "train.py") -> int:
     """The same, waited for; the exit code, negative for a signal."""
-    process = start(folder, *arguments, kill=kill)
+    process = start(folder, *arguments, kill=kill, script=script)
     process.join(300)
     assert process.exitcode is not None, "it hangs"
     return process.exitcode
 
 
-def _train(folder: str, arguments: tuple[str, ...], kill: str | None) -> None:
+def _run(script: str, folder: str, arguments: tuple[str, ...], kill: str | None) -> None:
     os.chdir(folder)
     for descriptor in (1, 2):
         os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     torch.set_num_threads(1)
-    sys.argv = ["train.py", *arguments]
+    sys.argv = [script, *arguments]
     if kill is not None:
         moment, _, count = kill.partition(" #")
-        MOMENTS[moment](int(count or 1))
+        count, *environment = count.split() or ["1"]
+        os.environ.update(variable.split("=", 1) for variable in environment)
+        MOMENTS[moment](int(count))
     try:
-        runpy.run_path(str(PROJECT / "train.py"), run_name="__main__")
+        runpy.run_path(str(PROJECT / script), run_name="__main__")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -77,12 +82,24 @@ def at_call(place: str, count: int, then: Callable = die, only: Callable = lambd
     setattr(owner, parts[-1], wrapped)
 
 
-def half_written(checkpoint: dict, file: io.BufferedIOBase) -> None:
-    whole = io.BytesIO()
-    torch.serialization.save(checkpoint, whole)
-    file.write(whole.getvalue()[: whole.tell() // 2])
-    file.flush()
+def half_written(path: Path) -> None:
+    """Write the first half of a checkpoint where `whole_file` would write it, and die."""
+    with open(path.with_name(f".{path.name}.{os.getpid()}.tmp"), "wb") as file:
+        file.write(b"PK" + bytes(100_000))
     die()
+
+
+def wait_for_a_signal(*arguments: object, **options: object) -> None:
+    """Say that the moment has come, and wait until a signal has been noted, or its exception comes."""
+    Path("here").touch()
+    while signals.received is None and not Path("go on").exists():
+        time.sleep(0.01)
+
+
+def wait_for_ever(*arguments: object, **options: object) -> None:
+    Path("here").touch()
+    while True:
+        time.sleep(0.01)
 
 
 def of(name: str) -> Callable[..., bool]:
@@ -99,7 +116,7 @@ MOMENTS: dict[str, Callable[[int], None]] = {
     "during validation": lambda n: at_call(f"{MODULE}.validation_step", n),
     "after validation": lambda n: at_call(f"{CHECKPOINT}.Checkpoint.on_train_epoch_end", n),
     "as an epoch begins": lambda n: at_call(f"{MODULE}.on_train_epoch_start", n),
-    "with a checkpoint half written": lambda n: at_call("torch.save", n, half_written),
+    "with a checkpoint half written": lambda n: at_call(f"{CHECKPOINT}.whole_file", n, half_written),
     "before a checkpoint is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("last.ckpt")),
     "before best.ckpt is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("best.ckpt")),
     "between best.ckpt and last.ckpt": lambda n: at_call(f"{CHECKPOINT}.Checkpoint._copy", n),
@@ -109,6 +126,14 @@ MOMENTS: dict[str, Callable[[int], None]] = {
     "while features are computed": lambda n: at_call("cifar10.data.features.FeatureCache.write", n),
     "after the last epoch": lambda n: at_call("cifar10.runs.training_seconds", n),
     "before run.json is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("run.json")),
+    # no kills: moments at which the process waits for signals
+    "waits in a step": lambda n: at_call(f"{MODULE}.training_step", n, wait_for_a_signal),
+    "never ends a step": lambda n: at_call(f"{MODULE}.training_step", n, wait_for_ever),
+    "waits in validation": lambda n: at_call(f"{MODULE}.validation_step", n, wait_for_a_signal),
+    "waits while features are computed": lambda n: at_call(
+        "cifar10.data.features.FeatureCache.write", n, wait_for_ever
+    ),
+    "environment": lambda n: None,
 }
 
 

@@ -1,11 +1,11 @@
 """best.ckpt and last.ckpt: what a run leaves behind, and all that it takes to go on in the same bits."""
 
+import io
 import logging
 import math
 import os
 import random
 import signal
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from cifar10.errors import UserError
 from cifar10.files import whole_file
-from cifar10.interruption import Interrupted, signals
+from cifar10.interruption import REQUEUE, Interrupted, signals
+from cifar10.slurm import requeue
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,6 @@ class Checkpoint(pl.callbacks.Checkpoint):
         self.monitor, self.mode, self.every_n_steps = monitor, mode, every_n_steps
         self.best_score: float | None = None
         self.random_states: list[dict] | None = None  # to restore when training starts
-        self.requeue: int | None = None  # Slurm's signal has come
 
     @property
     def best(self) -> Path:
@@ -76,8 +76,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
             trainer.should_stop = checkpoint.get("should_stop", False)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit" and signals.watching and SLURMEnvironment.detect():
-            signal.signal(signal.SIGUSR1, self._note_requeue)  # before Lightning, which would save in mid-step
+        if stage == "fit" and SLURMEnvironment.detect():
+            signals.watch_requeue()  # before Lightning does, which would save in mid-step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.random_states is not None:
@@ -116,6 +116,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         signals.hold = False
+        if isinstance(exception, Interrupted) and exception.signum in REQUEUE and trainer.is_global_zero:
+            requeue()
 
     def _better(self, score: float) -> bool:
         if math.isnan(score):
@@ -140,14 +142,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
                     file.write(self.best.read_bytes())
         trainer.strategy.barrier("Checkpoint._copy")
 
-    def _note_requeue(self, signum: int, frame: object) -> None:
-        self.requeue = signum
-        if not signals.hold:
-            requeue()
-            raise Interrupted(signum)
-
     def _stop_asked(self, trainer: pl.Trainer) -> bool:
-        asked = signals.received is not None or self.requeue is not None
+        asked = signals.received is not None
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
     def _stop(self, trainer: pl.Trainer) -> None:
@@ -158,9 +154,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
                 f"stopped and saved after epoch {trainer.fit_loop.epoch_progress.current.processed}, step"
                 f" {trainer.global_step}\n  go on                 python train.py resume={run}"
             )
-            if self.requeue is not None:
-                requeue()
-        raise Interrupted(signals.received or self.requeue or signal.SIGTERM)
+        raise Interrupted(signals.received or signal.SIGTERM)
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -168,19 +162,10 @@ class WholeFiles(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        buffer = io.BytesIO()  # torch hides what goes wrong in a file
+        torch.save(checkpoint, buffer)
         with whole_file(path) as file:
-            torch.save(checkpoint, file)
-
-
-def requeue() -> None:
-    """Have Slurm start this job again, as Lightning does."""
-    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-    try:
-        code = subprocess.call(["scontrol", "requeue", job])
-    except OSError as error:
-        code = error.strerror
-    log.info(f"Slurm job {job} is queued again" if code == 0 else f"Slurm job {job} could not be queued again ({code})")
+            file.write(buffer.getbuffer())
 
 
 def random_state(device: torch.device) -> dict:

@@ -4,7 +4,6 @@ import csv
 import json
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cifar10.evaluation import tables
 from cifar10.evaluation.figures import save_figure, svg
 from cifar10.evaluation.groups import Group
 from cifar10.evaluation.pictures import Picture, pictures
+from cifar10.files import whole_file
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for each table of each font of a PDF
 
@@ -181,9 +181,8 @@ def without_nan(value: object) -> object:
 
 def write_text(path: Path, text: str) -> Path:
     """Write a file whole or not at all."""
-    aside = path.with_name(f".{path.name}.tmp")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    with whole_file(path, "w", encoding="utf-8") as file:
+        file.write(text)
     return path
 
 

@@ -3,7 +3,6 @@
 import html
 import os
 import re
-import uuid
 from io import StringIO
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from cifar10.evaluation.figures.style import DOUBLE, GREY, INK, STYLE
+from cifar10.files import whole_file
 
 FORMATS = (".png", ".pdf")
 VECTOR_DPI = 300  # of the rasters inside a PDF or an SVG
@@ -28,13 +28,8 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         options = {"format": "png", "dpi": 200 if figure.get_figwidth() <= DOUBLE else 150}
     else:
         options = {"format": "pdf", "dpi": VECTOR_DPI, "metadata": {"CreationDate": None}}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with rc_context(STYLE | {"pdf.fonttype": 42}):
-            figure.savefig(temporary, **options)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file, rc_context(STYLE | {"pdf.fonttype": 42}):
+        figure.savefig(file, **options)
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
