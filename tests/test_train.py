@@ -13,6 +13,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from cifar10.files import locked
+
 PROJECT = Path(__file__).parent.parent
 B0 = [
     "model=efficientnet_b0",
@@ -125,6 +127,71 @@ def test_a_mistake_in_a_resume_leaves_the_run_as_it_was(command, tiny, tmp_path)
     assert command("train.py", f"resume={run.relative_to(tmp_path)}", "data.batch_size=-1") == 1
     assert {file: file.read_bytes() for file in before} == before
     assert command("train.py", f"resume={run.relative_to(tmp_path)}", "trainer.max_epochs=2") == 0
+
+
+def test_a_resume_says_where_the_run_stands_and_when_nothing_is_left(command, tiny, tmp_path):
+    assert command("train.py", *tiny) == 0
+    run = the_run(tmp_path)
+    assert command("train.py", f"resume={run.relative_to(tmp_path)}", "trainer.max_epochs=2") == 0
+    assert "last.ckpt: 1 epochs are done, 2 steps" in command.out
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    assert command("train.py", f"resume={run.relative_to(tmp_path)}", "trainer.max_epochs=2") == 0
+    assert "nothing left to train; trainer.max_epochs=3 or more goes on" in command.out
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert json.loads((run / "run.json").read_text())["epochs"] == 2
+
+
+def test_a_run_whose_folder_was_moved_still_knows_its_best_epoch(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "trainer.max_epochs=2", "hydra.run.dir=one") == 0
+    best = (tmp_path / "one" / "checkpoints" / "best.ckpt").read_bytes()
+    score = torch.load(tmp_path / "one" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Checkpoint"]
+    shutil.move("one", "other")
+    worse = "callbacks.checkpoint.mode=max"  # no: the run keeps its own settings
+    assert command("train.py", "resume=other", worse) == 1
+    assert "callbacks.checkpoint.mode: a resumed run keeps its own settings" in command.err
+    assert command("train.py", "resume=other", "trainer.max_epochs=3") == 0
+    last = torch.load(tmp_path / "other" / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]["Checkpoint"]
+    assert last["best_score"] <= score["best_score"]
+    improved = last["best_score"] < score["best_score"]
+    assert ((tmp_path / "other" / "checkpoints" / "best.ckpt").read_bytes() == best) is not improved
+
+
+def test_a_damaged_checkpoint_is_one_line_and_the_best_one_goes_on(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "hydra.run.dir=run") == 0
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    last.unlink()
+    last.write_bytes(content[: len(content) // 2])
+    assert command("train.py", "resume=run", "trainer.max_epochs=2") == 1
+    assert command.err.startswith("error: run/checkpoints/last.ckpt cannot be read as a checkpoint (")
+    assert len(command.err.splitlines()) == 1 and "best.ckpt in its place goes on" in command.err
+    shutil.copy(last.with_name("best.ckpt"), last)
+    assert command("train.py", "resume=run", "trainer.max_epochs=2") == 0
+
+
+def test_a_run_that_had_no_checkpoint_yet_begins_again(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "hydra.run.dir=run") == 0
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert command("train.py", "resume=run") == 0
+    assert "no checkpoint had been saved yet: the run begins again" in command.out
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_folder_is_one_process_s_at_a_time(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "hydra.run.dir=run") == 0
+    with locked(tmp_path / "run" / ".lock"):
+        assert command("train.py", "resume=run", "trainer.max_epochs=2") == 1
+    assert command.err == "error: run: another process trains in this folder; wait for it, or stop it first\n"
+
+
+def test_a_run_that_stopped_early_has_nothing_left(command, tiny, tmp_path):
+    stop = ["callbacks.early_stopping.patience=1", "+callbacks.early_stopping.min_delta=9", "trainer.max_epochs=9"]
+    assert command("train.py", *tiny, *stop, "hydra.run.dir=run") == 0
+    epochs = json.loads((tmp_path / "run" / "run.json").read_text())["epochs"]
+    assert epochs == 2
+    assert command("train.py", "resume=run") == 0
+    assert "nothing left to train: validation had stopped improving" in command.out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["epochs"] == epochs
 
 
 def test_a_sweep_runs_every_job_though_one_fails(command, tiny, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cifar10.errors import UserError
 from cifar10.evaluation.figures import gallery_figure, learning_curves_figure, save_figure, svg
 
 
@@ -58,19 +59,19 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
     path = tmp_path / f"figure{suffix}"
     path.write_bytes(b"old")
 
-    def fail(self, path, **options):
-        path.write_bytes(b"half")
+    def fail(self, file, **options):
+        file.write(b"half")
         raise OSError("the disk is full")
 
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk is full"):
+    with pytest.raises(UserError, match=r"cannot be written .the disk is full.; the file of before is untouched"):
         save_figure(Figure(), path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"old"
 
 
 def test_a_missing_folder_is_not_made(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(UserError, match="No such file or directory"):
         save_figure(Figure(), tmp_path / "absent" / "figure.png")
     assert not (tmp_path / "absent").exists()
 
