@@ -8,6 +8,8 @@ import sys
 import types
 import typing
 import warnings
+from collections.abc import Collection
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -20,6 +22,7 @@ from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
+from cifar10.stored import read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -104,17 +107,7 @@ def compile_mode(setting: object) -> str | None:
 
 def make(key: str, node: DictConfig, **given: object) -> object:
     """Instantiate a configuration node, UserError for a key or value that its class does not take."""
-    target = get_class(node._target_)
-    parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__)
-    for name, value in node.items():
-        if name.startswith("_"):
-            continue
-        if name not in parameters:
-            known = ", ".join(parameter for parameter in parameters if parameter not in given)
-            raise UserError(f"{key}.{name}: {target.__name__} has no such setting; it has: {known}")
-        if name not in given and not matches(value, hints.get(name, object)):
-            raise UserError(f"{key}.{name}={value}: must be {describe(hints[name])}")
+    check_values(key, get_class(node._target_), node, given)
     try:
         return instantiate(node, **given, _convert_="all")
     except Exception as error:
@@ -124,6 +117,20 @@ def make(key: str, node: DictConfig, **given: object) -> object:
         if isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
             raise UserError(f"{key}: {' '.join(str(cause).split())}") from error
         raise cause from None  # a bug: its own traceback
+
+
+def check_values(key: str, target: type, node: DictConfig, given: Collection[str] = ()) -> None:
+    """UserError for a key or a value of a section that the constructor of `target` does not take."""
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__)
+    for name, value in node.items():
+        if str(name).startswith("_"):
+            continue
+        if name not in parameters:
+            known = ", ".join(parameter for parameter in parameters if parameter not in given)
+            raise UserError(f"{key}.{name}: {target.__name__} has no such setting; it has: {known}")
+        if name not in given and not matches(value, hints.get(name, object)):
+            raise UserError(f"{key}.{name}={value}: must be {describe(hints[name])}")
 
 
 def matches(value: object, hint: object) -> bool:
@@ -159,6 +166,8 @@ def check_settings(cfg: DictConfig) -> None:
             raise UserError(f"callbacks.{name}.monitor={monitor}: no such metric; there are: {', '.join(METRICS)}")
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"seed={seed}: must be a whole number from 0 to {2**32 - 1}")
+    if cfg.get("resume"):
+        read_checkpoint(Path(cfg.resume) / "checkpoints" / "last.ckpt")
 
 
 def check_devices(accelerator: str, devices: object) -> None:

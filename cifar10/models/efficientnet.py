@@ -172,6 +172,7 @@ def load_weights(network: nn.Module, path: str, name: str) -> None:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model.weights={path}: cannot be read as weights ({reason})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = state if isinstance(state, dict) else {}
     classifier = network.default_cfg.get("classifier") or "classifier"
     classifier = [classifier] if isinstance(classifier, str) else classifier  # distilled transformers have two
     state = {
