@@ -57,9 +57,10 @@ def check_environment(key: str, value: object) -> None:
     if isinstance(value, dict | list):
         for name, item in value.items() if isinstance(value, dict) else enumerate(value):
             check_environment(f"{key}.{name}".lstrip("."), item)
-    elif isinstance(value, str) and not key.endswith((".root", ".weights")):
-        if re.search(r"\$\{[^}]*\benv\b|\$\{[\w.]*\$\{", value):
-            raise ValueError(f"{key} reads the environment")
+    elif key.endswith((".root", ".weights")):
+        return
+    elif isinstance(value, str) and re.search(r"\$\{[^}]*\benv\b|\$\{[\w.]*\$\{", value):
+        raise ValueError(f"{key} reads the environment")
 
 
 def read_summary(folder: Path) -> dict:
@@ -133,9 +134,8 @@ def read_checkpoint(file: Path) -> dict:
     except Exception as error:  # torch, zip and pickle each raise their own kinds for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{file}: not a checkpoint ({reason[:200]})") from error
-    state, settings = (
-        content.get(k) if isinstance(content, dict) else None for k in ("state_dict", "hyper_parameters")
-    )
+    content = content if isinstance(content, dict) else {}
+    state, settings = content.get("state_dict"), content.get("hyper_parameters")
     if not isinstance(state, dict) or not isinstance(settings, dict):
         raise UserError(f"{file}: not a checkpoint of this project (no weights, or no settings of the model)")
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):

@@ -200,6 +200,7 @@ def read_epochs(path: Path) -> list[dict[str, float]]:
     except (csv.Error, TypeError) as error:  # a cell too long, a cell too many
         raise ValueError(error) from error
     for row in rows:
-        if not 0 <= row.get("epoch", -1) < 1e9 or row.get("phase", 1) not in (1, 2):
+        sane = 0 <= row.get("epoch", -1) < 1e9 and 0 <= row.get("seconds", 0) < 1e9
+        if not sane or row.get("phase", 1) not in (1, 2):
             raise ValueError(f"a row of epoch {row.get('epoch')}, phase {row.get('phase', 1)}")
     return [row | {"epoch": int(row["epoch"])} for row in rows]
