@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -120,20 +121,30 @@ def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig
     for name, value in plain.items():
         items = value if isinstance(value, list) else [value]
         special = str(name).startswith("_") and name != "_target_"
-        if special or any(isinstance(item, dict | list) for item in items):
+        if special or any(isinstance(item, dict | list) or "${" in str(item) for item in items):
             raise UserError(f"run={folder}: its configuration has {key}.{name}, which is no number, text or list")
     return OmegaConf.create(plain)
+
+
+def load_plain(file: str | Path) -> object:
+    """What is in a torch file, tensors and plain values alone; ValueError, in one line, for anything else."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zip and pickle each raise their own kinds for damaged files
+        reason = str(error).strip() or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:  # torch advises to execute the file
+            reason = "no plain file of tensors, or damaged"
+        raise ValueError(reason.splitlines()[0][:200]) from error
 
 
 def read_checkpoint(file: Path) -> dict:
     """A checkpoint of Lightning's: tensors and plain values; UserError for anything else. Nothing in it is executed."""
     try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's message advises to execute the file
-        raise UserError(f"{file}: not a checkpoint (no plain file of tensors, or damaged)") from error
-    except Exception as error:  # torch, zip and pickle each raise their own kinds for damaged files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{file}: not a checkpoint ({reason[:200]})") from error
+        content = load_plain(file)
+    except ValueError as error:
+        raise UserError(f"{file}: not a checkpoint ({error})") from error
     content = content if isinstance(content, dict) else {}
     state, settings = content.get("state_dict"), content.get("hyper_parameters")
     if not isinstance(state, dict) or not isinstance(settings, dict):

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -62,6 +63,16 @@ def command(capsys, monkeypatch, tmp_path) -> Command:
     yield Command(capsys, monkeypatch)
     os.environ.clear()
     os.environ.update(environment)
+
+
+@pytest.fixture(scope="session")
+def trained(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the drawn images, to be copied by who changes something in it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    arguments = ["data=shapes", f"data.root={shapes_root}", "data.batch_size=80", "trainer.max_epochs=1"]
+    command = [sys.executable, PROJECT / "train.py", *arguments, f"hydra.run.dir={folder}"]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder.parent)
+    return folder
 
 
 @pytest.fixture
