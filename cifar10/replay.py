@@ -5,16 +5,18 @@ hand. Imports Hydra's part alone, as cli.py does.
 """
 
 import importlib
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from omegaconf import ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from cifar10.errors import UserError, cause_of
 
+YAML_ERRORS = (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError)
 PACKAGES = ("cifar10", "pytorch_lightning", "torchmetrics")  # whose classes a stored setting may name
 RESOLVERS = ("oc.env", "oc.select", "now", "hydra")  # others make sections out of text
 PLACES = ("output_dir", "default_root_dir", "dirpath", "save_dir", "path", "filename")  # where something is written
@@ -23,12 +25,22 @@ FORM = re.compile(rf"(?:\+{{0,2}}(?P<key>{KEY})=(?P<value>.*)|~(?P<gone>{KEY})(?
 OUTSIDE = re.compile(r"\.\.|(?:^|[\[,'\"\s])[/~]")  # a path that leaves its folder
 
 
+def load_yaml(file: Path) -> object:
+    """What OmegaConf makes of a file; one of `YAML_ERRORS` if it is damaged, or harmful."""
+    text, depth = file.read_text(encoding="utf-8"), 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > 20:  # a few lines of these can take gigabytes, or for ever
+            raise ValueError("it has aliases, or is too deep")
+    return OmegaConf.load(io.StringIO(text))
+
+
 def read_overrides(file: Path) -> list[str]:
     """The overrides in a run's .hydra/overrides.yaml; UserError if it is anything else than a list of them."""
     try:
-        found = OmegaConf.load(file)
+        found = load_yaml(file)
         overrides = list(OmegaConf.to_container(found)) if isinstance(found, ListConfig) else [None]
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
+    except YAML_ERRORS as error:
         raise UserError(f"{file} cannot be read as a list of settings ({cause_of(error)})") from error
     if not all(isinstance(override, str) for override in overrides):
         raise UserError(f"{file} cannot be read as a list of settings (it is no list of text)")
@@ -53,7 +65,8 @@ def fault(override: str) -> str:
     key, value = form["key"] or form["gone"], form["value"] or ""
     if "hydra" in re.split(r"\W", key):
         return "it is Hydra's own"
-    if any(resolver not in RESOLVERS for resolver in re.findall(r"\$\{([^}:]*):", value)):
+    resolvers, put_together = re.findall(r"\$\{([^}:]*):", value), re.search(r"\$\{[^}:]*\$", value)
+    if put_together or not set(resolvers) <= set(RESOLVERS):
         return f"it computes; allowed are {', '.join(RESOLVERS)}"
     if OUTSIDE.search(value) and ("." not in key or key.rpartition(".")[2] in PLACES):
         return "it leads out of its folder"

@@ -5,7 +5,6 @@ an error in a line.
 """
 
 import importlib
-import io
 import json
 import pickle
 import re
@@ -13,12 +12,12 @@ import warnings
 from pathlib import Path
 
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from cifar10.errors import UserError, cause_of
+from cifar10.replay import YAML_ERRORS, load_yaml
 
 # the form of run.json, of which a report shows parts; a key may be missing
 SUMMARY = {
@@ -31,10 +30,7 @@ def read_config(folder: Path) -> DictConfig:
     """A run's .hydra/config.yaml; UserError unless it has what a run's configuration has."""
     file = folder / ".hydra" / "config.yaml"
     try:
-        text = file.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has aliases")  # a few lines of them can stand for gigabytes
-        cfg = OmegaConf.load(io.StringIO(text))
+        cfg = load_yaml(file)
         if not isinstance(cfg, DictConfig):
             raise ValueError("it has no sections")
         check_environment("", OmegaConf.to_container(cfg, resolve=False))
@@ -42,12 +38,14 @@ def read_config(folder: Path) -> DictConfig:
         for key, kind in wanted.items():
             if not isinstance(cfg.get(key), kind):
                 raise ValueError(f"{key} is missing or no {'section' if kind is DictConfig else kind.__name__}")
-        sections = [cfg.get("callbacks") or {}, (cfg.get("callbacks") or {}).get("two_phase") or {}]
-        if not all(isinstance(section, dict | DictConfig) for section in sections):
+        callbacks = cfg.get("callbacks") or {}
+        if not isinstance(callbacks, dict | DictConfig) or not isinstance(
+            callbacks.get("two_phase") or {}, dict | DictConfig
+        ):
             raise ValueError("callbacks is no section")
         if not cfg.name.isprintable():
             raise ValueError("name is more than one line of text")
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError, AttributeError) as error:
+    except YAML_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"run={folder}: {file} is not a configuration of this project ({reason})") from error
     return cfg

@@ -162,10 +162,7 @@ def load_weights(network: nn.Module, path: str, name: str) -> None:
     if not file.is_file():
         raise UserError(f"model.weights={path}: no such file")
     try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = load_plain(file)
+        state = load_file(file) if file.suffix == ".safetensors" else load_plain(file)
     except Exception as error:  # safetensors, zip and pickle each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model.weights={path}: cannot be read as weights ({reason})") from error
