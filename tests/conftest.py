@@ -1,5 +1,6 @@
 """Shared by all tests: a small drawn data set, tiny models, and the commands run in this process."""
 
+import logging
 import os
 import runpy
 import subprocess
@@ -63,6 +64,10 @@ def command(capsys, monkeypatch, tmp_path) -> Command:
     yield Command(capsys, monkeypatch)
     os.environ.clear()
     os.environ.update(environment)
+    for handler in list(logging.root.handlers):  # Hydra's, which write to what is closed now
+        if type(handler) in (logging.StreamHandler, logging.FileHandler):
+            logging.root.removeHandler(handler)
+            handler.close()
 
 
 @pytest.fixture(scope="session")

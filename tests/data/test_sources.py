@@ -248,7 +248,7 @@ DATA = np.zeros((2, 3072), np.uint8)
         {b"data": DATA[:0], b"labels": []},
     ],
     ids=["batch that is a list", "batch without labels", "batch with a label too few", "batch with a label of 10",
-         "batch with a negative label", "batch with labels that are no whole numbers", "batch with one number for labels",
+         "batch with a negative label", "batch with labels that are floats", "batch with one number for labels",
          "batch of floats", "batch of rows a byte too short", "batch of lists", "batch of no image"],
 )  # fmt: skip
 @pytest.mark.promise("bad inputs")
