@@ -8,6 +8,7 @@ import sys
 import types
 import typing
 import warnings
+from collections.abc import Collection
 
 import pytorch_lightning as pl
 import torch
@@ -107,17 +108,7 @@ def compile_mode(setting: object) -> str | None:
 
 def make(key: str, node: DictConfig, **given: object) -> object:
     """Instantiate a configuration node, UserError for a key or value that its class does not take."""
-    target = get_class(node._target_)
-    parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__)
-    for name, value in node.items():
-        if name.startswith("_"):
-            continue
-        if name not in parameters:
-            known = ", ".join(parameter for parameter in parameters if parameter not in given)
-            raise UserError(f"{key}.{name}: {target.__name__} has no such setting; it has: {known}")
-        if name not in given and not matches(value, hints.get(name, object)):
-            raise UserError(f"{key}.{name}={value}: must be {describe(hints[name])}")
+    check_values(key, get_class(node._target_), node, given)
     try:
         return instantiate(node, **given, _convert_="all")
     except Exception as error:
@@ -127,6 +118,20 @@ def make(key: str, node: DictConfig, **given: object) -> object:
         if isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
             raise UserError(f"{key}: {' '.join(str(cause).split())}") from error
         raise cause from None  # a bug: its own traceback
+
+
+def check_values(key: str, target: type, node: DictConfig, given: Collection[str] = ()) -> None:
+    """UserError for a key or a value of a section that the constructor of `target` does not take."""
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__)
+    for name, value in node.items():
+        if str(name).startswith("_"):
+            continue
+        if name not in parameters:
+            known = ", ".join(parameter for parameter in parameters if parameter not in given)
+            raise UserError(f"{key}.{name}: {target.__name__} has no such setting; it has: {known}")
+        if name not in given and not matches(value, hints.get(name, object)):
+            raise UserError(f"{key}.{name}={value}: must be {describe(hints[name])}")
 
 
 def matches(value: object, hint: object) -> bool:

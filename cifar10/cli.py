@@ -19,13 +19,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10 import slurm
 from cifar10.errors import UserError, cause_of
 from cifar10.interruption import Interrupted, signals
 from cifar10.memory import keep_freed_memory
+from cifar10.replay import check_overrides, read_overrides
 from cifar10.sweep import summarised
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def explain_os(error: OSError) -> str:
 
 
 def fail(error: UserError) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
     sys.exit(error.exit_code)
 
 
@@ -153,7 +154,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     overrides = folder / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         raise UserError(f"resume={folder}: not a run that can be resumed, {overrides} does not exist")
-    own = [override for override in OmegaConf.load(overrides) if not override.startswith(("resume=", "hydra."))]
+    own = [override for override in read_overrides(overrides) if not override.startswith("resume=")]
     given = [argument for argument in arguments if not argument.startswith("resume=")]
     keys = {argument.partition("=")[0].lstrip("+~") for argument in given if not argument.startswith("-")}
     if other := sorted(key for key in keys if not f"{key}.".startswith(MAY_CHANGE)):
@@ -162,6 +163,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
             " (trainer.devices, data.root, ...)"
         )
     own = [override for override in own if override.partition("=")[0].lstrip("+~") not in keys]
+    check_overrides(overrides, own)
     # The run's .hydra/ stays as it was made: a mistake in `given` must not change what the run says of itself.
     run = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
     return [*own, *given, *run, "hydra.mode=RUN"]  # whatever the experiment says: it is one run

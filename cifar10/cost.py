@@ -34,7 +34,7 @@ def training_cost(
             {
                 "phase": number,
                 "epochs": len(epochs),
-                "seconds": round(sum(row["seconds"] for row in epochs), 1),
+                "seconds": round(sum(row.get("seconds", 0) for row in epochs), 1),
                 "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 "flops_per_epoch": flops,
             }

@@ -52,11 +52,12 @@ def remove_leftovers(folder: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
+def locked(path: str | Path, busy: str | None = None) -> Iterator[bool]:
     """Hold the lock file at `path`, which a process that ends gives up however it ends.
 
     Waits for it, or raises UserError(busy) if another process has it. On a file system that has no locks it goes on
-    without. A process that has waited must look again at what it found before: the other one may have done the work.
+    without, and gives False. A process that has waited must look again at what it found before: the other one may have
+    done the work.
     """
     lock = FileLock(path, mode=0o666)
     try:
@@ -66,7 +67,7 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[None]:
     except (OSError, NotImplementedError):
         pass  # no locks here, or no right to write: whoever writes next says so
     try:
-        yield
+        yield lock.is_locked
     finally:
         with contextlib.suppress(OSError):
             if lock.is_locked:

@@ -1,11 +1,8 @@
 """Finished runs: found, and rebuilt from their folders."""
 
-import json
 import logging
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,15 +10,13 @@ from glob import glob
 from pathlib import Path
 
 import torch
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from cifar10.build import check_devices, make
+from cifar10.build import check_devices, check_values, make
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
+from cifar10.stored import own_class, own_node, read_checkpoint, read_config, read_summary
 
 log = logging.getLogger(__name__)
 
@@ -89,31 +84,23 @@ class FinishedRun:
         Raises UserError where the configuration or the checkpoint does not fit this version of the project.
         """
         file = require_checkpoint(self.folder, settings.checkpoint)
+        target = own_class(self.folder, self.cfg.model, ImageClassifier)
         datamodule = build_data(self.folder, self.cfg.data, settings)
-        target = own_class(self.folder, self.cfg.model)
+        check_values(f"{file}: model", target, OmegaConf.create(read_checkpoint(file)["hyper_parameters"]))
         try:
             model = target.load_from_checkpoint(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, KeyError, EOFError, TypeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{file}: not a checkpoint of {self.cfg.model._target_} ({reason})") from error
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
         check_classes(self.folder, model, datamodule)
         return datamodule, model.eval()
 
 
-def own_class(folder: Path, node: DictConfig) -> type:
-    """The class that a stored configuration names; UserError unless it is one of this project's."""
-    name = str(node.get("_target_"))
-    if not name.startswith("cifar10."):
-        raise UserError(f"run={folder}: its configuration names {name}, which is no class of this project")
-    try:
-        return get_class(name)
-    except Exception as error:  # Hydra's own error has no narrower kind
-        raise UserError(f"run={folder}: its configuration names {name}, which this version does not have") from error
-
-
 def build_data(folder: Path, node: DictConfig, settings: Settings) -> CIFAR10DataModule:
     """The data module of a configuration, prepared, with what the settings say in place of its own."""
-    own_class(folder, node)
+    node = own_node(folder, "data", node, CIFAR10DataModule)
     given = {"root": settings.data_root, "eval_batch_size": settings.batch_size}
     try:
         datamodule = make("data", node, **{key: value for key, value in given.items() if value is not None})
@@ -199,22 +186,13 @@ def open_run(folder: Path) -> FinishedRun:
     file = folder / ".hydra" / "config.yaml"
     if not file.is_file():
         raise UserError(f"run={folder}: not a run's folder, {file} does not exist")
+    cfg = read_config(folder)
     try:
-        cfg = OmegaConf.load(file)
-        sections = [cfg.data._target_, cfg.model._target_, cfg.name, cfg.seed]
-    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"run={folder}: {file} is not a configuration of this project ({reason})") from error
-    if None in sections:
-        raise UserError(f"run={folder}: {file} is not a configuration of this project")
-    try:
-        summary = json.loads((folder / "run.json").read_text())
+        summary = read_summary(folder)
     except FileNotFoundError:
         raise UserError(
             f"run={folder}: has not finished (no run.json in it); go on with it: python train.py resume={folder}"
         ) from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"run={folder}: {folder / 'run.json'} cannot be read ({cause_of(error)})") from error
     return FinishedRun(folder, cfg, summary)
 
 

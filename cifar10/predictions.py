@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import time
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cifar10.build import make
+from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.cost import training_cost
 from cifar10.data.features import Progress
 from cifar10.data.transforms import Preprocessing
@@ -27,13 +27,23 @@ from cifar10.finished import (
     build_data,
     check_classes,
     checkpoint_file,
-    own_class,
     require_checkpoint,
 )
 from cifar10.models.classifier import ImageClassifier
 from cifar10.runs import commit, device_name
+from cifar10.stored import fits, own_node
 
 log = logging.getLogger(__name__)
+
+# the form of the facts beside stored predictions
+PHASE = dict.fromkeys(("phase", "epochs", "seconds", "trained_parameters", "flops_per_epoch"), float)
+COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float)
+FACTS = {
+    **dict.fromkeys(("data", "data_root", "data_sha256", "checkpoint", "checkpoint_sha256", "hardware", "commit"), str),
+    **{"synthetic": bool, "image_size": int, "images_per_second": float, "versions": {}},
+    "cost": COST | {"phases": [PHASE]},
+}
+NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256", "cost"}
 
 
 def predicted(run: FinishedRun, settings: Settings) -> Run:
@@ -63,10 +73,19 @@ def predicted(run: FinishedRun, settings: Settings) -> Run:
 
 def assemble(run: FinishedRun, arrays: dict) -> Run:
     facts = arrays["facts"] | {"summary": run.summary}
-    rows = read_epochs(run.folder / "metrics.csv")
+    rows = epochs(run)
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
     return Run(run.cfg.name, run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
+
+
+def epochs(run: FinishedRun) -> list[dict[str, float]]:
+    """The rows of the run's metrics.csv; UserError if it is damaged."""
+    file = run.folder / "metrics.csv"
+    try:
+        return read_epochs(file)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file} cannot be read ({cause_of(error)}): remove it to do without its curves") from error
 
 
 def evaluation_folder(folder: Path, settings: Settings) -> Path:
@@ -103,11 +122,10 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     val = datamodule.indices["val"]
     val_images, val_labels = (tensor[val] for tensor in datamodule.loaded["train"])
     batch, device = datamodule.eval_batch_size, settings.device
-    callbacks = run.cfg.get("callbacks") or {}
-    two_phase = callbacks.get("two_phase")
+    two_phase = (run.cfg.get("callbacks") or {}).get("two_phase")
     if two_phase:
-        own_class(run.folder, two_phase)
-    rows, counts = read_epochs(run.folder / "metrics.csv"), [len(datamodule.indices[name]) for name in ("train", "val")]
+        two_phase = own_node(run.folder, "callbacks.two_phase", two_phase, TwoPhaseFineTuning)
+    rows, counts = epochs(run), [len(datamodule.indices[name]) for name in ("train", "val")]
     cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase), rows, *counts)
     with Progress(len(images) + len(val), "predicting") as progress:
         begun = time.perf_counter()
@@ -166,10 +184,27 @@ def read_predictions(file: Path) -> dict | None:
         with np.load(file, allow_pickle=False) as stored:
             names = ("logits", "labels", "val_logits", "val_labels", "class_names", "facts")
             arrays = {name: stored[name] for name in names}
-        return arrays | {"facts": json.loads(str(arrays["facts"]))}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        facts = json.loads(str(arrays["facts"]))
+        if not well_formed(arrays, facts):
+            raise ValueError("of another form than predictions")
+        return arrays | {"facts": {key: facts[key] for key in FACTS if key in facts}}
+    except Exception as error:  # zip, zlib, numpy and json each raise their own kinds for damaged files
         log.warning(f"{file}: not usable ({cause_of(error)}); predicting anew")
         return None
+
+
+def well_formed(arrays: dict, facts: object) -> bool:
+    """Whether stored arrays and facts are what `predict_run` makes."""
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U" or not fits(facts, FACTS) or not facts.keys() >= NEEDED:
+        return False
+    for part in ("", "val_"):
+        logits, labels = arrays[f"{part}logits"], arrays[f"{part}labels"]
+        if logits.dtype.kind != "f" or labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels):
+            return False
+        if logits.shape != (len(labels), len(names)) or not ((labels >= 0) & (labels < len(names))).all():
+            return False
+    return True
 
 
 def data_root(run: FinishedRun, settings: Settings) -> str:

@@ -64,8 +64,8 @@ def read_labels(path: str | None, run: Run) -> np.ndarray | None:
     if path is None:
         return None
     try:
-        labels = np.load(Path(path).expanduser(), allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        labels = np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)  # a header may promise too much
+    except Exception as error:  # numpy raises OSError, ValueError, EOFError, SyntaxError... for damaged files
         raise UserError(f"labels={path}: cannot be read as a .npy of numbers ({cause_of(error)})") from error
     count, classes = run.logits.shape
     if not isinstance(labels, np.ndarray) or labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):

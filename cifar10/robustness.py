@@ -13,16 +13,18 @@ from torch import Tensor
 from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from cifar10.data.datamodule import stratified_order
 from cifar10.data.features import Progress
-from cifar10.data.published import available_cifar10c, load_cifar10c
+from cifar10.data.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c
 from cifar10.errors import UserError
 from cifar10.evaluation.groups import Group
 from cifar10.files import whole_file
 from cifar10.finished import FinishedRun, Settings, build_data
 from cifar10.predictions import checkpoint_sha256, evaluation_folder, fingerprint, predict
+from cifar10.stored import fits
 
 log = logging.getLogger(__name__)
 
 PART = 1000  # images that are corrupted at once
+FORM = {"checkpoint_sha256": str, "data_sha256": str, "images": int, "clean": float, "acc": {}}  # of these files
 FILES = {"computed": "corruptions.json", "published": "cifar10c.json"}
 
 
@@ -130,10 +132,16 @@ def measure(
 
 
 def read(file: Path) -> dict | None:
+    """What `write` wrote; None if there is nothing, or nothing that this version can read."""
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
+        found = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
         return None
+    names, severities = {*CORRUPTIONS, *PUBLISHED_CORRUPTIONS}, {*map(str, SEVERITIES)}
+    well_formed = fits(found, FORM) and FORM.keys() - {"data_sha256"} <= found.keys() and names >= found["acc"].keys()
+    if not well_formed or not all(fits(one, dict.fromkeys(one, float)) for one in found["acc"].values()):
+        return None
+    return found if all(severities >= one.keys() for one in found["acc"].values()) else None
 
 
 def write(file: Path, result: dict) -> None:

@@ -4,10 +4,8 @@ import contextlib
 import json
 import logging
 import os
-import pickle
 import platform
 import subprocess
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +14,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import UserError
 from cifar10.files import locked, remove_leftovers, whole_file
 from cifar10.models.classifier import ImageClassifier
+from cifar10.stored import read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -73,25 +72,17 @@ def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
         log.info("no checkpoint had been saved yet: the run begins again")
     else:
         try:
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            checkpoint = read_checkpoint(file)
             step, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
             epochs = loop["epoch_progress"]["current"]["processed"]
             batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
-            stopped = checkpoint.get("should_stop", False)
-        except (
-            OSError,
-            RuntimeError,
-            KeyError,
-            TypeError,
-            EOFError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:
+        except (UserError, KeyError, TypeError) as error:
             best = (
                 "; best.ckpt in its place goes on from the best epoch" if (file.parent / "best.ckpt").exists() else ""
             )
-            reason = "no plain file of tensors" if isinstance(error, pickle.UnpicklingError) else cause_of(error)
-            raise UserError(f"{file} cannot be read as a checkpoint ({reason}){best}") from error
+            reason = error if isinstance(error, UserError) else f"{file}: not a checkpoint to go on from"
+            raise UserError(f"{reason}{best}") from error
+        stopped = checkpoint.get("should_stop", False)
         left = "" if loop["epoch_progress"]["current"]["ready"] == epochs else f" and {batches} batches of the next"
         log.info(f"{file}: {epochs} epochs{left} are done, {step} steps")
         if stopped:

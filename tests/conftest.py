@@ -1,7 +1,9 @@
 """Shared by all tests: a small drawn data set, tiny models, and the commands run in this process."""
 
+import logging
 import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -62,6 +64,20 @@ def command(capsys, monkeypatch, tmp_path) -> Command:
     yield Command(capsys, monkeypatch)
     os.environ.clear()
     os.environ.update(environment)
+    for handler in list(logging.root.handlers):  # Hydra's, which write to what is closed now
+        if type(handler) in (logging.StreamHandler, logging.FileHandler):
+            logging.root.removeHandler(handler)
+            handler.close()
+
+
+@pytest.fixture(scope="session")
+def trained(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the drawn images, to be copied by who changes something in it."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    arguments = ["data=shapes", f"data.root={shapes_root}", "data.batch_size=80", "trainer.max_epochs=1"]
+    command = [sys.executable, PROJECT / "train.py", *arguments, f"hydra.run.dir={folder}"]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder.parent)
+    return folder
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_one_line_and_the_best_one_goes_on(command, tiny
     last.unlink()
     last.write_bytes(content[: len(content) // 2])
     assert command("train.py", "resume=run", "trainer.max_epochs=2") == 1
-    assert command.err.startswith("error: run/checkpoints/last.ckpt cannot be read as a checkpoint (")
+    assert command.err.startswith("error: run/checkpoints/last.ckpt: not a checkpoint (")
     assert len(command.err.splitlines()) == 1 and "best.ckpt in its place goes on" in command.err
     shutil.copy(last.with_name("best.ckpt"), last)
     assert command("train.py", "resume=run", "trainer.max_epochs=2") == 0

@@ -9,27 +9,23 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
-import torch
 import torchvision
-from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.datasets import utils as tv_utils
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-from tqdm import tqdm
 
 from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES, load_batches
+from cifar10.data.image_folder import ImageFolder
 from cifar10.data.published import load_cifar101
 from cifar10.data.shapes import SHAPE_NAMES, write_cifar10_files
 from cifar10.errors import MissingData, UserError, cause_of
+from cifar10.files import locked
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +50,9 @@ class CIFAR10:
                 raise UserError(
                     f"{self.root} is not the folder that holds {_BATCHES}/: pass data.root={self.root.parent}"
                 )
-            self._fetch(folder)
-        elif faults := _faults(folder):
+            if self._fetch(folder):
+                return
+        if faults := _faults(folder):
             raise UserError(
                 f"CIFAR-10 in {folder} is not whole: {', '.join(faults)}; "
                 "replace these files, or delete the folder to have it downloaded afresh"
@@ -64,13 +61,17 @@ class CIFAR10:
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         return load_batches(self.root / _BATCHES, split, len(self.class_names))
 
-    def _fetch(self, folder: Path) -> None:
+    def _fetch(self, folder: Path) -> bool:
+        """Whether this process made the folder, and not another one while it waited."""
         try:
             with _scratch_folder(self.root) as scratch:
+                if os.path.lexists(folder):
+                    return False
                 _download(self.root, scratch)
                 if faults := _faults(scratch / _BATCHES):
                     raise RuntimeError(f"in the archive {', '.join(faults)}")
                 (scratch / _BATCHES).rename(folder)
+                return True
         except Exception as error:  # urllib, tarfile, zlib, the file system and torchvision share no narrower class
             raise MissingData(
                 f"CIFAR-10 is not in {self.root} and could not be downloaded ({cause_of(error)}): put {_BATCHES}/ "
@@ -90,20 +91,25 @@ class Shapes:
         self.folder = Path(root).expanduser() / "shapes" / _BATCHES
 
     def prepare(self) -> None:
-        absent = [name for name in (*TRAIN_FILES, TEST_FILE, META_FILE) if not (self.folder / name).is_file()]
-        if not absent:
+        if not self._absent():
             return
         try:
             with _scratch_folder(self.folder.parent) as scratch:
+                if not (absent := self._absent()):
+                    return  # another process has drawn them while this one waited
                 write_cifar10_files(scratch)
                 self.folder.mkdir(exist_ok=True)
-                for name in absent:  # one at a time: another process may be doing the same, with the same bits
+                for name in absent:
                     (scratch / name).replace(self.folder / name)
         except OSError as error:
             raise UserError(
                 f"cannot write the drawn images in {self.folder} ({cause_of(error)}): "
                 "pass data.root=FOLDER, a folder that can be written"
             ) from error
+
+    def _absent(self) -> list[str]:
+        names = (*TRAIN_FILES, TEST_FILE, META_FILE)
+        return [name for name in names if not (self.folder / name).is_file() and not (self.folder / name).is_dir()]
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         return load_batches(self.folder, split, len(self.class_names))
@@ -130,73 +136,7 @@ class CIFAR101:
         return load_cifar101(self.root)
 
 
-class ImageFolder:
-    """Images in `<root>/train/<class>/` and `<root>/test/<class>/`, each resized and centre-cropped to `size` x `size`.
-
-    The folders under train name the classes, in sorted order. Training does without a test folder.
-    """
-
-    synthetic = False
-
-    def __init__(self, root: str | Path, size: int = 64) -> None:
-        self.root = Path(root).expanduser()
-        self.size = size
-        self.name = f"images in {root}"
-
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        return _class_folders(self.root / "train")
-
-    def prepare(self) -> None:
-        self._files("train")
-        if (self.root / "test").is_dir():
-            self._files("test")
-
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
-        paths, labels = zip(*self._files(split), strict=True)
-        images = torch.empty(len(paths), 3, self.size, self.size, dtype=torch.uint8)
-        with ThreadPoolExecutor() as pool:
-            decoded = pool.map(partial(read_image, size=self.size), paths)
-            bar = tqdm(decoded, desc=f"reading {split} images", total=len(paths), disable=None, leave=False)
-            for index, image in enumerate(bar):
-                images[index] = image
-        return images, torch.tensor(labels)
-
-    def _files(self, split: str) -> list[tuple[str, int]]:
-        """The split's image files in a fixed order, each with its label."""
-        folder = self.root / split
-        if (found := _class_folders(folder)) != self.class_names:
-            different = ", ".join(sorted(set(found) ^ set(self.class_names)))
-            raise UserError(f"{folder} must hold the same class folders as {self.root / 'train'}, unlike: {different}")
-        labels = {name: label for label, name in enumerate(self.class_names)}
-        files = make_dataset(folder, labels, extensions=IMG_EXTENSIONS, allow_empty=True)
-        if empty := set(labels.values()) - {label for _, label in files}:
-            raise UserError(f"{folder / self.class_names[min(empty)]} holds no image ({' '.join(IMG_EXTENSIONS)})")
-        return files
-
-
 SOURCES: dict[str, type] = {"cifar10": CIFAR10, "cifar101": CIFAR101, "shapes": Shapes, "folder": ImageFolder}
-
-
-def read_image(path: str | Path, size: int) -> Tensor:
-    """Read an image file as upright RGB, its shorter side resized to `size`, centre-cropped: uint8 (3, size, size)."""
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and its own for damaged files
-        raise UserError(f"cannot read the image {path} ({cause_of(error)}): replace or remove it") from error
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    try:
-        names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"cannot read {folder} ({cause_of(error)}): images belong in {folder}/<class>/") from error
-    if not names:
-        raise UserError(f"{folder} holds no class folder: images belong in {folder}/<class>/")
-    return tuple(names)
 
 
 def _faults(folder: Path) -> list[str]:
@@ -220,6 +160,8 @@ def _download(root: Path, scratch: Path) -> None:
     if tv_utils.check_integrity(archive, _OFFICIAL.tgz_md5):
         tv_utils.extract_archive(archive, scratch)
         return
+    if os.path.lexists(archive):
+        log.warning("%s is not the whole archive: it is not used", archive)
     log.info("downloading CIFAR-10 (170 MB) to %s", root)
     timeout = socket.getdefaulttimeout()
     # torchvision draws its progress bar even into a file, where every redraw is kept
@@ -236,12 +178,20 @@ def _download(root: Path, scratch: Path) -> None:
 
 @contextlib.contextmanager
 def _scratch_folder(parent: Path) -> Iterator[Path]:
-    """A temporary folder in `parent`; a `parent` made for it goes again unless something was put there."""
+    """A temporary folder in `parent`, where one process works at a time; others wait.
+
+    A `parent` made for it goes again unless something was put there. What killed processes left is removed.
+    """
     made = [folder for folder in (parent, *parent.parents) if not os.path.lexists(folder)]
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=parent) as scratch:
-            yield Path(scratch)
+        with locked(parent / ".preparing.lock") as alone:
+            parent.mkdir(parents=True, exist_ok=True)  # the process that was waited for may have taken it away
+            if alone:
+                for left in parent.glob(".unfinished-*"):
+                    shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=parent) as scratch:
+                yield Path(scratch)
     finally:
         for folder in made:
             with contextlib.suppress(OSError):  # not empty: it is in use

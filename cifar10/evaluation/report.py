@@ -187,9 +187,19 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def read_epochs(path: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv, an epoch each, without their empty cells; none if there is no such file."""
+    """The rows of a run's metrics.csv, an epoch each, without their empty cells; none if there is no such file.
+
+    Raises ValueError for a file that is no table of numbers, an epoch in each row.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    except (csv.Error, TypeError) as error:  # a cell too long, a cell too many
+        raise ValueError(error) from error
+    for row in rows:
+        sane = 0 <= row.get("epoch", -1) < 1e9 and 0 <= row.get("seconds", 0) < 1e9
+        if not sane or row.get("phase", 1) not in (1, 2):
+            raise ValueError(f"a row of epoch {row.get('epoch')}, phase {row.get('phase', 1)}")
     return [row | {"epoch": int(row["epoch"])} for row in rows]

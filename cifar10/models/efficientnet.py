@@ -3,7 +3,6 @@
 import copy
 import difflib
 import logging
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cifar10.data.features import Features
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.depthwise import speed_up_depthwise
+from cifar10.stored import load_plain
 
 log = logging.getLogger(__name__)
 
@@ -162,16 +162,12 @@ def load_weights(network: nn.Module, path: str, name: str) -> None:
     if not file.is_file():
         raise UserError(f"model.weights={path}: no such file")
     try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's message advises to execute the file
-        raise UserError(f"model.weights={path}: cannot be read as weights (no plain file of tensors)") from error
+        state = load_file(file) if file.suffix == ".safetensors" else load_plain(file)
     except Exception as error:  # safetensors, zip and pickle each raise their own kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model.weights={path}: cannot be read as weights ({reason})") from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = state if isinstance(state, dict) else {}
     classifier = network.default_cfg.get("classifier") or "classifier"
     classifier = [classifier] if isinstance(classifier, str) else classifier  # distilled transformers have two
     state = {

@@ -74,6 +74,7 @@ def test_the_published_corruptions_are_the_computed_ones_frost_and_four_more():
     assert len(set(PUBLISHED_CORRUPTIONS)) == 19
 
 
+@pytest.mark.promise("bad inputs")
 def test_a_folder_without_a_file_says_where_they_are_to_be_had(tmp_path):
     for root in (tmp_path, tmp_path / "absent"):
         with pytest.raises(UserError, match="zenodo record 2535967") as error:
@@ -102,6 +103,7 @@ def assert_refused(name, root, file, reason=""):
 @both
 @pytest.mark.parametrize("files", [IMAGE_FILES, LABEL_FILES], ids=["images", "labels"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "text", "pickled", "zipped", "code"])
+@pytest.mark.promise("bad inputs")
 def test_a_damaged_file_is_named(name, files, damage, request, tmp_path):
     root, file = request.getfixturevalue(name), files[name]
     path, content = root / file, np.load(root / file)
@@ -132,6 +134,7 @@ def test_a_damaged_file_is_named(name, files, damage, request, tmp_path):
     lambda images: images[:, :28, :28],
     lambda images: images[:0],
 ], ids=["float", "channels first", "grey", "small", "none"])  # fmt: skip
+@pytest.mark.promise("bad inputs")
 def test_images_of_another_form_are_refused(name, change, request):
     root, file = request.getfixturevalue(name), IMAGE_FILES[name]
     np.save(root / file, np.ascontiguousarray(change(np.load(root / file))))
@@ -146,6 +149,7 @@ def test_images_of_another_form_are_refused(name, change, request):
     lambda labels: np.where(labels == labels[0], -1, labels.astype(int)),
     lambda labels: labels > 3,
 ], ids=["float", "two axes", "ten", "negative", "bool"])  # fmt: skip
+@pytest.mark.promise("bad inputs")
 def test_labels_that_are_not_classes_are_refused(name, change, request):
     root, file = request.getfixturevalue(name), LABEL_FILES[name]
     np.save(root / file, change(np.load(root / file)))
@@ -153,6 +157,7 @@ def test_labels_that_are_not_classes_are_refused(name, change, request):
 
 
 @both
+@pytest.mark.promise("bad inputs")
 def test_a_count_of_labels_that_is_not_that_of_the_images_is_refused(name, request):
     root = request.getfixturevalue(name)
     labels = np.load(root / LABEL_FILES[name])
@@ -160,6 +165,7 @@ def test_a_count_of_labels_that_is_not_that_of_the_images_is_refused(name, reque
     assert_refused(name, root, IMAGE_FILES[name], f"{len(labels)} images .* {len(labels) - 1} labels")
 
 
+@pytest.mark.promise("bad inputs")
 def test_images_that_are_not_five_equal_parts_are_refused(cifar10c):
     np.save(cifar10c / "fog.npy", random_images(5 * COUNT - 1))
     assert_refused("cifar10c", cifar10c, "fog.npy", "5 equal parts")

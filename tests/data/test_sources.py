@@ -18,8 +18,9 @@ import torchvision
 from PIL import Image
 
 from cifar10.data import sources
+from cifar10.data.image_folder import ImageFolder, read_image
 from cifar10.data.shapes import META_FILE, TEST_FILE, TRAIN_FILES, draw_shapes, write_cifar10_files
-from cifar10.data.sources import CIFAR10, SOURCES, ImageFolder, read_image
+from cifar10.data.sources import CIFAR10, SOURCES
 from cifar10.errors import MissingData, UserError
 
 BATCHES = "cifar-10-batches-py"
@@ -94,6 +95,7 @@ def test_whole_files_are_read_in_order_and_left_alone(official):
 
 @pytest.mark.parametrize("name", [TRAIN_FILES[2], TEST_FILE, META_FILE])
 @pytest.mark.parametrize("fault", ["is missing", "does not match its md5"])
+@pytest.mark.promise("bad inputs")
 def test_a_missing_or_damaged_file_is_named_and_nothing_is_touched(official, name, fault):
     file = official / BATCHES / name
     file.unlink() if fault == "is missing" else file.write_bytes(file.read_bytes()[:-1])
@@ -104,6 +106,7 @@ def test_a_missing_or_damaged_file_is_named_and_nothing_is_touched(official, nam
     assert not isinstance(caught.value, MissingData)
 
 
+@pytest.mark.promise("bad inputs")
 def test_a_renamed_file_is_missing_and_swapped_files_do_not_match(official):
     one, two, three = (official / BATCHES / name for name in TRAIN_FILES[:3])
     one.rename(one.with_suffix(".bin"))
@@ -117,6 +120,7 @@ def test_a_renamed_file_is_missing_and_swapped_files_do_not_match(official):
     assert tree(official) == before
 
 
+@pytest.mark.promise("bad inputs")
 def test_a_file_that_may_not_be_read_is_named(official, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
@@ -126,6 +130,7 @@ def test_a_file_that_may_not_be_read_is_named(official, monkeypatch):
         CIFAR10(official).prepare()
 
 
+@pytest.mark.promise("bad inputs")
 def test_the_batches_folder_given_as_root_is_put_right_without_a_download(official):
     with pytest.raises(UserError, match=f"pass data.root={official}$"):
         CIFAR10(official / BATCHES).prepare()
@@ -142,6 +147,7 @@ def test_a_download_ends_in_verified_files_and_nothing_else(served, official, tm
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.promise("bad inputs")
 def test_an_archive_fetched_by_hand_is_used_and_kept(official, tmp_path, monkeypatch):
     archive = tmp_path / torchvision.datasets.CIFAR10.filename
     archive_of(official, archive, monkeypatch)
@@ -159,6 +165,7 @@ def assert_missing(root, cause):
     assert "\n" not in message and tree(root.parent.parent) == before
 
 
+@pytest.mark.promise("bad inputs")
 def test_a_download_without_a_network_leaves_nothing_and_names_the_ways_on(tmp_path, monkeypatch):
     timeouts = []
 
@@ -174,6 +181,7 @@ def test_a_download_without_a_network_leaves_nothing_and_names_the_ways_on(tmp_p
     assert timeouts == [30, 30] and socket.getdefaulttimeout() is None
 
 
+@pytest.mark.promise("bad inputs")
 def test_an_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(url, folder, filename, md5):
         (folder / filename).write_bytes(b"half an archive")
@@ -185,16 +193,19 @@ def test_an_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
     assert tree(tmp_path) == {}
 
 
+@pytest.mark.promise("bad inputs")
 def test_a_damaged_download_leaves_nothing(served, tmp_path):
     served.write_bytes(served.read_bytes()[:-1])
     assert_missing(tmp_path / "new" / "root", "corrupted")
 
 
+@pytest.mark.promise("bad inputs")
 def test_an_archive_with_other_files_in_it_leaves_nothing(served, tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "test_list", [[TEST_FILE, "0" * 32]])
     assert_missing(tmp_path / "new" / "root", "test_batch does not match its md5")
 
 
+@pytest.mark.promise("bad inputs")
 def test_a_root_that_cannot_be_made_is_missing_data(tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert_missing(tmp_path / "file" / "root", "Not a directory")
@@ -208,6 +219,7 @@ class Bomb:
         return os.mkdir, (str(self.target),)
 
 
+@pytest.mark.promise("hostile files")
 def test_code_in_a_batch_file_is_not_executed(official, tmp_path):
     target = tmp_path / "executed"
     for payload in (Bomb(target), {b"data": Bomb(target), b"labels": [0]}):
@@ -235,7 +247,11 @@ DATA = np.zeros((2, 3072), np.uint8)
         {b"data": DATA.tolist(), b"labels": [0, 1]},
         {b"data": DATA[:0], b"labels": []},
     ],
-)
+    ids=["batch that is a list", "batch without labels", "batch with a label too few", "batch with a label of 10",
+         "batch with a negative label", "batch with labels that are floats", "batch with one number for labels",
+         "batch of floats", "batch of rows a byte too short", "batch of lists", "batch of no image"],
+)  # fmt: skip
+@pytest.mark.promise("bad inputs")
 def test_a_batch_of_another_form_is_an_error_that_names_the_file(official, batch):
     (official / BATCHES / TEST_FILE).write_bytes(pickle.dumps(batch, protocol=2))
     with pytest.raises(UserError, match="test_batch as a CIFAR-10 batch") as caught:
@@ -243,7 +259,8 @@ def test_a_batch_of_another_form_is_an_error_that_names_the_file(official, batch
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", None])
+@pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty batch", "batch of garbage", "absent batch"])
+@pytest.mark.promise("bad inputs")
 def test_an_empty_damaged_or_absent_batch_is_an_error_that_names_the_file(official, content):
     file = official / BATCHES / "data_batch_4"
     file.unlink() if content is None else file.write_bytes(content)
@@ -251,6 +268,7 @@ def test_an_empty_damaged_or_absent_batch_is_an_error_that_names_the_file(offici
         CIFAR10(official).load("train")
 
 
+@pytest.mark.promise("bad inputs")
 def test_training_batches_of_unequal_length_are_an_error_that_names_the_file(official):
     batch = {b"data": DATA, b"labels": [0, 1]}
     (official / BATCHES / "data_batch_3").write_bytes(pickle.dumps(batch, protocol=2))
@@ -319,12 +337,16 @@ def test_an_image_is_cropped_at_its_centre_and_turned_upright(tmp_path):
     assert image[:, :4].max() == 0 and image[:, 4:].min() == 255
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "LA"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, id=f"image of mode {mode}") for mode in ("L", "P", "RGBA", "1", "LA")]
+)
+@pytest.mark.promise("bad inputs")
 def test_images_of_every_mode_become_rgb(tmp_path, mode):
     Image.new("RGB", (10, 10), "white").convert(mode).save(tmp_path / "image.png")
     assert read_image(tmp_path / "image.png", 4).shape == (3, 4, 4)
 
 
+@pytest.mark.promise("bad inputs")
 def test_training_does_without_a_test_folder_and_testing_says_that_there_is_none(folder):
     (folder / "test").rename(folder / "elsewhere")
     source = ImageFolder(folder, size=8)
@@ -334,6 +356,7 @@ def test_training_does_without_a_test_folder_and_testing_says_that_there_is_none
         source.load("test")
 
 
+@pytest.mark.promise("bad inputs")
 def test_a_root_without_a_train_folder_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match=f"images belong in {tmp_path / 'train'}/<class>/") as caught:
         ImageFolder(tmp_path).prepare()
@@ -343,19 +366,22 @@ def test_a_root_without_a_train_folder_is_a_user_error(tmp_path):
         ImageFolder(tmp_path).prepare()
 
 
+@pytest.mark.promise("bad inputs")
 def test_an_empty_class_folder_is_named(folder):
     (folder / "train" / "dog" / "a.png").unlink()
     with pytest.raises(UserError, match=f"{folder / 'train' / 'dog'} holds no image"):
         ImageFolder(folder).prepare()
 
 
+@pytest.mark.promise("bad inputs")
 def test_classes_that_only_one_split_has_are_named(folder):
     save(folder / "test" / "bird" / "a.png", "red")
     with pytest.raises(UserError, match=r"same class folders .*: bird$"):
         ImageFolder(folder).prepare()
 
 
-@pytest.mark.parametrize("keep", [0, 60])
+@pytest.mark.parametrize("keep", [0, 60], ids=["image of no byte", "image cut short"])
+@pytest.mark.promise("bad inputs")
 def test_an_image_that_cannot_be_read_is_named(folder, keep):
     broken = folder / "train" / "dog" / "broken.png"
     save(broken, "white")
