@@ -23,9 +23,10 @@ def main(cfg: DictConfig) -> float:
     datamodule = build.build_data(cfg)
     model = build.build_model(cfg, datamodule)
     trainer = build.build_trainer(cfg)
+    checkpoint = runs.restore_point(cfg, trainer)
     with runs.own_folder(cfg, trainer):
         runs.announce(cfg, model, datamodule, trainer)
-        trainer.fit(model, datamodule, ckpt_path=runs.restore_point(cfg, trainer), weights_only=True)
+        trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
         seconds = runs.training_seconds(trainer)
         best = trainer.checkpoint_callback.best_model_path
         trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)

@@ -26,7 +26,7 @@ from cifar10 import slurm
 from cifar10.errors import UserError, cause_of
 from cifar10.interruption import Interrupted, signals
 from cifar10.memory import keep_freed_memory
-from cifar10.replay import check_overrides, read_overrides
+from cifar10.replay import check_overrides, fault, read_overrides
 from cifar10.sweep import summarised
 
 log = logging.getLogger(__name__)
@@ -143,9 +143,9 @@ def remove_unused_folder() -> None:
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:
-    """Turn `resume=RUN` into that run's own overrides, folder and last checkpoint; later arguments win.
+    """Turn `resume=RUN` into that run's own overrides and folder; what is given beside it wins.
 
-    Raises UserError if the folder is no run or has no checkpoint.
+    Raises UserError if the folder is no run, or if anything but `MAY_CHANGE` is given.
     """
     folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
     if not folders or folders[-1] in ("", "null"):
@@ -156,17 +156,22 @@ def resume_arguments(arguments: list[str]) -> list[str]:
         raise UserError(f"resume={folder}: not a run that can be resumed, {overrides} does not exist")
     own = [override for override in read_overrides(overrides) if not override.startswith("resume=")]
     given = [argument for argument in arguments if not argument.startswith("resume=")]
-    keys = {argument.partition("=")[0].lstrip("+~") for argument in given if not argument.startswith("-")}
-    if other := sorted(key for key in keys if not f"{key}.".startswith(MAY_CHANGE)):
+    keys = {key_of(argument) for argument in given if not argument.startswith("-")}
+    refused = {key_of(override) for override in own if fault(override)}  # may be given again by hand
+    if other := sorted(key for key in keys - refused if not f"{key}.".startswith(MAY_CHANGE)):
         raise UserError(
             f"{other[0]}: a resumed run keeps its own settings; trainer.max_epochs can change, and where it runs"
             " (trainer.devices, data.root, ...)"
         )
-    own = [override for override in own if override.partition("=")[0].lstrip("+~") not in keys]
+    own = [override for override in own if key_of(override) not in keys]
     check_overrides(overrides, own)
     # The run's .hydra/ stays as it was made: a mistake in `given` must not change what the run says of itself.
     run = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
     return [*own, *given, *run, "hydra.mode=RUN"]  # whatever the experiment says: it is one run
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
 
 
 def explain(error: Exception, config_name: str) -> str:

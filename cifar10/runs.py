@@ -77,9 +77,8 @@ def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
             epochs = loop["epoch_progress"]["current"]["processed"]
             batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
         except (UserError, KeyError, TypeError) as error:
-            best = (
-                "; best.ckpt in its place goes on from the best epoch" if (file.parent / "best.ckpt").exists() else ""
-            )
+            there = (file.parent / "best.ckpt").exists()
+            best = "; best.ckpt in its place goes on from the best epoch" if there else ""
             reason = error if isinstance(error, UserError) else f"{file}: not a checkpoint to go on from"
             raise UserError(f"{reason}{best}") from error
         stopped = checkpoint.get("should_stop", False)
