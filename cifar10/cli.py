@@ -43,6 +43,10 @@ def command(config_name: str) -> Callable:
         def job(cfg: DictConfig) -> object:
             nonlocal composed
             composed = True
+            if os.environ.get("LOCAL_RANK", "0") != "0":  # the first of several processes says all this
+                logging.getLogger().setLevel(logging.ERROR)
+            if not SHOW_TRACEBACKS:
+                os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that this one starts
             keep_freed_memory()
             log.info("loading PyTorch and Lightning")  # a few seconds
             try:
@@ -54,6 +58,8 @@ def command(config_name: str) -> Callable:
                 if SHOW_TRACEBACKS:
                     raise
                 fail(error)
+            finally:
+                os.environ["HYDRA_FULL_ERROR"] = "1"
 
         @functools.wraps(function)
         def main() -> None:

@@ -131,12 +131,16 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            if batch_size < world_size:
-                raise UserError(f"data.batch_size={batch_size}: less than one image for each of {world_size} processes")
             if device != self.loaded[part][0].device and fits(self.loaded[part][0], device):
                 self.loaded[part] = tuple(tensor.to(device) for tensor in self.loaded[part])
         images, labels = self.loaded[part]
         batches = Batches(images, labels, self.indices[stage], batch_size, rank, world_size)
+        if batches.smallest < world_size:
+            key = "batch_size" if stage == "train" else "eval_batch_size"
+            raise UserError(
+                f"data.{key}={batch_size}: leaves less than one of {len(self.indices[stage]):,} images in a batch for each"
+                f" of {world_size} processes; {2 * world_size} or more, or fewer processes"
+            )
         batches.features = lambda: self.features.get(stage)
         if shuffle:
             batches.shuffle(self.seed, self.augmentation, lambda: self.trainer.current_epoch if self.trainer else 0)
@@ -228,7 +232,7 @@ class Batches:
 
     Once shuffled, an epoch's order and every image's random numbers (`draws`, else None) are a pure function of (seed,
     epoch): no generator's state has to be saved. Batches differ by at most one image in size, so that none is too
-    small for batch normalisation. On several processes each takes its share of every batch.
+    small for batch normalisation. On several processes each takes its share of every batch, see `share`.
     """
 
     def __init__(
@@ -254,6 +258,37 @@ class Batches:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
+    @property
+    def smallest(self) -> int:
+        """Images in the smallest batch."""
+        return min(stop - start for start, stop in zip(self.bounds, self.bounds[1:], strict=False))
+
+    def share(self, number: int) -> slice | Tensor:
+        """The places in the epoch's order of this process's images of a batch.
+
+        Shares differ by at most one image, or by two where images are mixed: an image and its partner, which lies at
+        the mirrored place in the batch, stay together, and mirrored in the share.
+        """
+        start, stop = self.bounds[number : number + 2]
+        pairs, odd = divmod(stop - start, 2)
+        mixed = self.augmentation is not None and (self.augmentation.mixup_alpha or self.augmentation.cutmix_alpha)
+        if not mixed or self.world_size == 1 or pairs < self.world_size:
+            return slice(start + self.rank, stop, self.world_size)
+        first = torch.arange(start + self.rank, start + pairs, self.world_size)
+        alone = odd and pairs % self.world_size == self.rank  # the image in the middle is its own partner
+        middle = first.new_full((int(alone),), start + pairs)
+        return torch.cat([first, middle, start + stop - 1 - first.flip(0)])
+
+    def weight(self, number: int) -> float:
+        """What to multiply the mean loss of this process's share of a batch with.
+
+        The mean over processes is then the mean over the images of the batch, though shares differ in size.
+        """
+        start, stop = self.bounds[number : number + 2]
+        share = self.share(number)
+        images = len(range(*share.indices(stop))) if isinstance(share, slice) else len(share)
+        return images * self.world_size / (stop - start)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         places, draws, epoch, features = torch.arange(len(self.indices)), None, 0, self.features()
         if self.augmentation is not None:
@@ -265,8 +300,8 @@ class Batches:
         order = self.indices[places].to(self.images.device)
         if features is not None:
             places = places.to(features.rows.device)
-        for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
-            share = slice(start + self.rank, stop, self.world_size)
+        for number in range(len(self)):
+            share = self.share(number)
             picked = order[share]
             if features is None:
                 yield self.images[picked], self.labels[picked], None if draws is None else draws[share]
