@@ -162,8 +162,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if isinstance(images, Features):
             return images, labels
         if draws is None:
-            return self.preprocessing(images), labels
-        return self.augmentation.apply(images, labels, draws, self.preprocessing, len(self.class_names))
+            finished = self.preprocessing(images), labels
+        else:  # `trainer.precision` has been at the draws, and not yet at what is made here
+            classes = len(self.class_names)
+            finished = self.augmentation.apply(images, labels, draws.float(), self.preprocessing, classes)
+        return self.trainer.precision_plugin.convert_input(finished) if self.trainer else finished
 
     def encode(
         self,

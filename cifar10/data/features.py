@@ -30,9 +30,9 @@ class Features(NamedTuple):
 
     values: Tensor
 
-    def input(self) -> Tensor:
-        """The values as a network takes them: in half precision under autocast, else in float32."""
-        return self.values if torch.is_autocast_enabled(self.values.device.type) else self.values.float()
+    def input(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The values as a network takes them: in half precision under autocast, else in `dtype`, the network's own."""
+        return self.values if torch.is_autocast_enabled(self.values.device.type) else self.values.to(dtype)
 
 
 class FeatureCache:

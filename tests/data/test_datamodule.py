@@ -54,6 +54,7 @@ def as_rank(datamodule, rank=0, world_size=1, epoch=0, model=None):
         world_size=world_size,
         current_epoch=epoch,
         lightning_module=model,
+        precision_plugin=SimpleNamespace(convert_input=lambda batch: batch),
     )
     return datamodule
 
