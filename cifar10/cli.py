@@ -9,6 +9,7 @@ import functools
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 CONF = Path(__file__).parent.parent / "conf"
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+IS_FURTHER = os.environ.get("LOCAL_RANK", "0") != "0"  # one of several processes, and not the first of them
+PARENT = os.getppid()
 
 
 def command(config_name: str) -> Callable:
@@ -43,7 +46,7 @@ def command(config_name: str) -> Callable:
         def job(cfg: DictConfig) -> object:
             nonlocal composed
             composed = True
-            if os.environ.get("LOCAL_RANK", "0") != "0":  # the first of several processes says all this
+            if IS_FURTHER:  # the first process says all this
                 logging.getLogger().setLevel(logging.ERROR)
             if not SHOW_TRACEBACKS:
                 os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that this one starts
@@ -69,6 +72,8 @@ def command(config_name: str) -> Callable:
                 with summarised():
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
             except Exception as error:
+                if first_process_ends():
+                    sys.exit(1)
                 known = isinstance(error, UserError | HydraException | OmegaConfBaseException | OSError)
                 if SHOW_TRACEBACKS or (composed and not known):
                     raise  # a bug; before the job begins, every exception is about what the user wrote
@@ -83,8 +88,18 @@ def command(config_name: str) -> Callable:
 
 
 def fail(error: UserError) -> None:
+    if first_process_ends():
+        sys.exit(error.exit_code)
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
+
+
+def first_process_ends(seconds: float = 5.0) -> bool:
+    """Whether this is one of several processes, and the first, which started it, ends as well: it has said why."""
+    until = time.monotonic() + seconds
+    while IS_FURTHER and os.getppid() == PARENT and time.monotonic() < until:
+        time.sleep(0.05)
+    return IS_FURTHER and os.getppid() != PARENT
 
 
 def remove_unused_folder() -> None:

@@ -39,4 +39,6 @@ def read(folder: Path, processes: int) -> tuple[dict[str, Counter], list[dict]]:
     """How often each input was seen by stage and epoch over all processes, and what each process wrote."""
     written = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
     assert len(list(folder.iterdir())) == processes
-    return {key: sum((Counter(each["inputs"][key]) for each in written), Counter()) for key in written[0]["inputs"]}, written
+    return {
+        key: sum((Counter(each["inputs"][key]) for each in written), Counter()) for key in written[0]["inputs"]
+    }, written

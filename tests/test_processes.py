@@ -14,7 +14,7 @@ from tests import seen
 
 PROJECT = Path(__file__).parent.parent
 # Numbers that nothing divides: 163 images in batches of 27 and 28, 37 to validate in batches of 9 and 10. In double
-# precision, since in single one rounding error decides which of two pixels is the maximum of a pool once in a few steps.
+# precision: in single one, a rounding error decides every few steps which of two pixels is the maximum of a pool.
 ODD = ["data.val_size=37", "data.batch_size=31", "data.eval_batch_size=10", "trainer.max_epochs=2",
        "trainer.precision=64-true"]  # fmt: skip
 CNN = ["model.optimizer=sgd", "model.lr=0.05", "model.dropout=0"]
@@ -46,6 +46,7 @@ def state(run: Path, name: str) -> dict:
     return torch.load(run / "checkpoints" / name, weights_only=True)
 
 
+@pytest.mark.slow
 @pytest.mark.promise("same answers")
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_give_the_answer_of_one(command, tiny, tmp_path, record_property, case):
@@ -84,3 +85,41 @@ def test_two_processes_give_the_answer_of_one(command, tiny, tmp_path, record_pr
     assert [result.stdout.count(line) for line in ("loading PyTorch", "DRAWN IMAGES", "epoch 2/", "done\n")] == [1] * 4
     assert "Warning" not in result.stderr and "Traceback" not in result.stderr, result.stderr
     record_property("tried", f"{case}: written and said once")
+
+
+@pytest.mark.slow
+@pytest.mark.promise("same answers")
+def test_two_processes_with_batch_normalisation_give_the_same_bits_twice(tiny, tmp_path):
+    B0 = [*PHASES, "model.backbone=test_efficientnet", "data.image_size=32", "model.dropout=0.3", "model.drop_path=0.2"]
+    phases = ["callbacks.two_phase.head_epochs=1", "callbacks.two_phase.unfreeze_fraction=0.6", "model.lr=0.1"]
+    for name in ("one", "two"):
+        arguments = [*tiny, *ODD[:-1], *B0, *phases, "trainer.deterministic=true", f"hydra.run.dir={name}"]
+        result = together(tmp_path, *arguments)
+        assert result.returncode == 0, result.stderr
+        run = tmp_path / name
+        losses = [row["val/loss"] for row in rows(run)]
+        best = json.loads((run / "run.json").read_text())["val/loss"]
+        assert best == pytest.approx(min(losses), abs=1e-6), "the first process's network is the one that is scored"
+    one, two = (state(tmp_path / name, "last.ckpt")["state_dict"] for name in ("one", "two"))
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+
+
+@pytest.mark.promise("bad inputs")
+@pytest.mark.parametrize("key", ["batch_size", "eval_batch_size"])
+def test_a_batch_too_small_for_two_processes_is_refused_before_they_start(command, tiny, tmp_path, key):
+    two = ["trainer.accelerator=cpu", "trainer.devices=2"]
+    assert command("train.py", *tiny, *two, f"data.{key}=3") == 1
+    assert command.err.splitlines() == [
+        f"error: data.{key}=3: less than two images for each of 2 processes; 4 or more, or fewer processes"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.promise("bad inputs")
+def test_a_mistake_that_both_processes_meet_is_told_in_one_line(tiny, tmp_path):
+    nowhere = "+callbacks.two_phase._target_=cifar10.callbacks.two_phase.TwoPhaseFineTuning"  # the CNN has no backbone
+    result = together(tmp_path, *tiny, nowhere)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["error: callbacks.two_phase: ScratchCNN has no backbone to freeze"]
