@@ -9,7 +9,6 @@ import functools
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,14 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError
 from cifar10.memory import keep_freed_memory
+from cifar10.processes import IS_FURTHER, SWEEP, first_process_ends, sweep_arguments
 from cifar10.sweep import summarised
 
 log = logging.getLogger(__name__)
 
 CONF = Path(__file__).parent.parent / "conf"
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
-IS_FURTHER = os.environ.get("LOCAL_RANK", "0") != "0"  # one of several processes, and not the first of them
-PARENT = os.getppid()
 
 
 def command(config_name: str) -> Callable:
@@ -50,6 +48,8 @@ def command(config_name: str) -> Callable:
                 logging.getLogger().setLevel(logging.ERROR)
             if not SHOW_TRACEBACKS:
                 os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that this one starts
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                os.environ[SWEEP] = HydraConfig.get().sweep.dir
             keep_freed_memory()
             log.info("loading PyTorch and Lightning")  # a few seconds
             try:
@@ -68,7 +68,7 @@ def command(config_name: str) -> Callable:
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
             try:
-                sys.argv[1:] = resume_arguments(sys.argv[1:])
+                sys.argv[1:] = [*resume_arguments(sys.argv[1:]), *sweep_arguments()]
                 with summarised():
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
             except Exception as error:
@@ -92,14 +92,6 @@ def fail(error: UserError) -> None:
         sys.exit(error.exit_code)
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
-
-
-def first_process_ends(seconds: float = 5.0) -> bool:
-    """Whether this is one of several processes, and the first, which started it, ends as well: it has said why."""
-    until = time.monotonic() + seconds
-    while IS_FURTHER and os.getppid() == PARENT and time.monotonic() < until:
-        time.sleep(0.05)
-    return IS_FURTHER and os.getppid() != PARENT
 
 
 def remove_unused_folder() -> None:

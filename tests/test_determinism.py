@@ -52,9 +52,9 @@ def test_two_such_runs_make_the_same_predictions(command, tiny, tmp_path):
         outcome(command, tmp_path / name, *tiny)
         assert command("evaluate.py", f"run={tmp_path / name}") == 0, command.err
         with np.load(tmp_path / name / "evaluation" / "predictions.npz") as file:
-            predictions.append({key: file[key] for key in file})
-    assert predictions[0].keys() == predictions[1].keys() and "logits" in predictions[0]
-    assert all(np.array_equal(predictions[0][key], predictions[1][key]) for key in predictions[0])
+            predictions.append({key: file[key] for key in ("logits", "labels", "val_logits", "val_labels")})
+    for key, values in predictions[0].items():
+        assert np.array_equal(values, predictions[1][key]), key
 
 
 @pytest.mark.promise("configurations")

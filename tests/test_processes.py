@@ -123,3 +123,13 @@ def test_a_mistake_that_both_processes_meet_is_told_in_one_line(tiny, tmp_path):
     result = together(tmp_path, *tiny, nowhere)
     assert result.returncode == 1
     assert result.stderr.splitlines() == ["error: callbacks.two_phase: ScratchCNN has no backbone to freeze"]
+
+
+@pytest.mark.slow
+@pytest.mark.promise("sweeps")
+def test_a_sweep_of_runs_in_two_processes_has_one_folder_and_one_table(tiny, tmp_path):
+    result = together(tmp_path, "-m", *tiny, "seed=0,1")
+    assert result.returncode == 0, result.stderr
+    [sweep] = tmp_path.glob("outputs/*/*")
+    assert {path.parent.name for path in sweep.glob("*/run.json")} == {"0", "1"}
+    assert [result.stdout.count(text) for text in ("Launching 2 jobs", "sweep of 2 jobs", "done\n")] == [1, 1, 2]

@@ -138,8 +138,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if batches.smallest < world_size:
             key = "batch_size" if stage == "train" else "eval_batch_size"
             raise UserError(
-                f"data.{key}={batch_size}: has batches of {batches.smallest} of {len(self.indices[stage]):,} images, too"
-                f" few for {world_size} processes; {2 * world_size} or more, or fewer processes"
+                f"data.{key}={batch_size}: batches of {batches.smallest} of {len(self.indices[stage]):,} images,"
+                f" too few for {world_size} processes; {2 * world_size} or more, or fewer processes"
             )
         batches.features = lambda: self.features.get(stage)
         if shuffle:
