@@ -109,7 +109,8 @@ class ImageClassifier(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """On several GPUs batch normalisation takes its statistics over all of them, as on one."""
-        if stage == "fit" and self.sync_batchnorm and self.trainer.world_size > 1 and self.device.type == "cuda":
+        several_gpus = self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda"
+        if stage == "fit" and self.sync_batchnorm and several_gpus:
             convert_sync_batchnorm(self)  # PyTorch's own, which Lightning calls, loses timm's activations
 
     # A call of `self.log` costs as much as a small layer: metrics are summed on the device and logged once an epoch.
