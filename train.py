@@ -23,14 +23,13 @@ def main(cfg: DictConfig) -> float:
     datamodule = build.build_data(cfg)
     model = build.build_model(cfg, datamodule)
     trainer = build.build_trainer(cfg)
-    runs.announce(cfg, model, datamodule, trainer)
-
-    resume_from = f"{cfg.resume}/checkpoints/last.ckpt" if cfg.resume else None
-    trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True)
-    seconds = runs.training_seconds(trainer)
-    best = trainer.checkpoint_callback.best_model_path
-    trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-    runs.conclude(cfg, datamodule, trainer, seconds)
+    with runs.own_folder(cfg, trainer):
+        runs.announce(cfg, model, datamodule, trainer)
+        trainer.fit(model, datamodule, ckpt_path=runs.restore_point(cfg, trainer), weights_only=True)
+        seconds = runs.training_seconds(trainer)
+        best = trainer.checkpoint_callback.best_model_path
+        trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
+        runs.conclude(cfg, datamodule, trainer, seconds)
     return float(trainer.callback_metrics["val/acc"])
 
 

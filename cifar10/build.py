@@ -15,6 +15,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from cifar10.callbacks.checkpoint import WholeFiles
 from cifar10.callbacks.progress_bar import ProgressBar
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
@@ -37,6 +38,7 @@ for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
 
 
 COMPILE = (False, True, "auto", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the trainer's section, but not for Lightning
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
@@ -71,15 +73,15 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     show_bar = trainer.enable_progress_bar and sys.stdout.isatty()  # in a file, the line an epoch says it all
     if show_bar:
         callbacks.insert(0, ProgressBar())
-    ours = ("compile", "sync_batchnorm")  # the model's, see `build_model`
     built = make(
         "trainer",
-        OmegaConf.create({key: value for key, value in settings.items() if key not in ours}),
+        OmegaConf.create({key: value for key, value in settings.items() if key not in OURS}),
         enable_progress_bar=show_bar,
         benchmark=not trainer.deterministic if trainer.benchmark is None else trainer.benchmark,
         precision=resolve_precision(trainer.precision, trainer.accelerator),
         strategy=resolve_strategy(trainer.strategy, trainer.devices, callbacks),
         callbacks=callbacks,
+        plugins=[WholeFiles()],
         logger=make("logger", cfg.logger) if cfg.logger is not None else False,
     )
     for key in ("batch_size", "eval_batch_size"):  # two leave none without an image in the smaller batches

@@ -8,6 +8,7 @@ import difflib
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +21,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError
+from cifar10.interruption import Interrupted, signals
 from cifar10.memory import keep_freed_memory
 from cifar10.processes import IS_FURTHER, SWEEP, first_process_ends, sweep_arguments
 from cifar10.sweep import summarised
 
 log = logging.getLogger(__name__)
 
+# of a run that is resumed: how long and where it runs, and how it is watched
+MAY_CHANGE = (
+    *("trainer.max_epochs.", "trainer.checkpoint_every_n_steps.", "trainer.log_every_n_steps."),
+    *("trainer.accelerator.", "trainer.devices.", "trainer.num_nodes.", "trainer.strategy.", "trainer.precision."),
+    *("trainer.compile.", "trainer.benchmark.", "trainer.enable_progress_bar.", "trainer.enable_model_summary."),
+    *("data.root.", "data.eval_batch_size.", "model.weights.", "callbacks.dashboard.", "hydra."),
+)
 CONF = Path(__file__).parent.parent / "conf"
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -53,7 +62,11 @@ def command(config_name: str) -> Callable:
             keep_freed_memory()
             log.info("loading PyTorch and Lightning")  # a few seconds
             try:
-                return function(cfg)
+                with signals.watched():
+                    return function(cfg)
+            except Interrupted:
+                remove_unused_folder()
+                raise
             except UserError as error:
                 remove_unused_folder()
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -71,6 +84,8 @@ def command(config_name: str) -> Callable:
                 sys.argv[1:] = [*resume_arguments(sys.argv[1:]), *sweep_arguments()]
                 with summarised():
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+            except KeyboardInterrupt:  # before the job began
+                sys.exit(128 + signal.SIGINT)
             except Exception as error:
                 if first_process_ends():
                     sys.exit(1)
@@ -119,13 +134,17 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     if not folders or folders[-1] in ("", "null"):
         return arguments
     folder = Path(folders[-1])
-    overrides, checkpoint = folder / ".hydra" / "overrides.yaml", folder / "checkpoints" / "last.ckpt"
-    for needed in (overrides, checkpoint):
-        if not needed.is_file():
-            raise UserError(f"resume={folder}: not a run that can be resumed, {needed} does not exist")
+    overrides = folder / ".hydra" / "overrides.yaml"
+    if not overrides.is_file():
+        raise UserError(f"resume={folder}: not a run that can be resumed, {overrides} does not exist")
     own = [override for override in OmegaConf.load(overrides) if not override.startswith(("resume=", "hydra."))]
     given = [argument for argument in arguments if not argument.startswith("resume=")]
-    keys = {argument.partition("=")[0].lstrip("+~") for argument in given}
+    keys = {argument.partition("=")[0].lstrip("+~") for argument in given if not argument.startswith("-")}
+    if other := sorted(key for key in keys if not f"{key}.".startswith(MAY_CHANGE)):
+        raise UserError(
+            f"{other[0]}: a resumed run keeps its own settings; trainer.max_epochs can change, and where it runs"
+            " (trainer.devices, data.root, ...)"
+        )
     own = [override for override in own if override.partition("=")[0].lstrip("+~") not in keys]
     # The run's .hydra/ stays as it was made: a mistake in `given` must not change what the run says of itself.
     run = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]

@@ -1,10 +1,14 @@
 """What a run says of itself: to who watches it, and in its folder."""
 
+import contextlib
 import json
 import logging
 import os
+import pickle
 import platform
 import subprocess
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -12,6 +16,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.errors import UserError, cause_of
+from cifar10.files import locked, remove_leftovers, whole_file
 from cifar10.models.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -23,8 +29,6 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     """Say what is trained, on what, where and how; from here on the first process speaks for all."""
     if not trainer.is_global_zero:
         logging.disable(logging.INFO)
-    else:
-        (Path(cfg.output_dir) / SUMMARY).unlink(missing_ok=True)  # a resumed run has not finished any more
     datamodule.setup("fit")
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -42,6 +46,63 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     log.info(f"results go to {os.path.relpath(cfg.output_dir)}")
 
 
+@contextlib.contextmanager
+def own_folder(cfg: DictConfig, trainer: pl.Trainer) -> Iterator[None]:
+    """Keep the run's folder for this process and its helpers; UserError if another one trains in it."""
+    if not trainer.is_global_zero:
+        yield
+        return
+    folder = Path(cfg.output_dir)
+    busy = f"{os.path.relpath(folder)}: another process trains in this folder; wait for it, or stop it first"
+    with locked(folder / ".lock", busy):
+        remove_leftovers(folder)
+        (folder / SUMMARY).unlink(missing_ok=True)  # a resumed run has not finished any more
+        yield
+
+
+def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
+    """The checkpoint that a run goes on from; None if it begins, or begins again because there was none yet.
+
+    Says where the run stands. Raises UserError if the checkpoint cannot be read.
+    """
+    if not cfg.resume:
+        return None
+    file = Path(cfg.resume) / "checkpoints" / "last.ckpt"
+    step = -1
+    if not file.exists():
+        log.info("no checkpoint had been saved yet: the run begins again")
+    else:
+        try:
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            step, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
+            epochs = loop["epoch_progress"]["current"]["processed"]
+            batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
+            stopped = checkpoint.get("should_stop", False)
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+            TypeError,
+            EOFError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
+            best = (
+                "; best.ckpt in its place goes on from the best epoch" if (file.parent / "best.ckpt").exists() else ""
+            )
+            reason = "no plain file of tensors" if isinstance(error, pickle.UnpicklingError) else cause_of(error)
+            raise UserError(f"{file} cannot be read as a checkpoint ({reason}){best}") from error
+        left = "" if loop["epoch_progress"]["current"]["ready"] == epochs else f" and {batches} batches of the next"
+        log.info(f"{file}: {epochs} epochs{left} are done, {step} steps")
+        if stopped:
+            log.info("nothing left to train: validation had stopped improving, as callbacks.*.patience says")
+        elif epochs >= cfg.trainer.max_epochs:
+            log.info(f"nothing left to train; trainer.max_epochs={epochs + 1} or more goes on")
+    if trainer.is_global_zero and hasattr(trainer.logger, "go_on_after"):
+        trainer.logger.go_on_after(step)
+    return file if step >= 0 else None
+
+
 def training_seconds(trainer: pl.Trainer) -> float | None:
     """The time in `fit`, over all parts of a resumed run; None without a Timer.
 
@@ -56,7 +117,8 @@ def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer
     metrics = {name: float(trainer.callback_metrics[name]) for name in ("val/acc", "val/loss")}
     if trainer.logger is not None:
         best = {f"best/{name}": value for name, value in metrics.items()}
-        trainer.logger.log_hyperparams(hyperparameters(cfg), best, trainer.global_step)
+        step = trainer.global_step + 1  # so that a run that goes on takes it back
+        trainer.logger.log_hyperparams(hyperparameters(cfg), best, step)
         trainer.logger.finalize("success")
     if trainer.is_global_zero:
         write_summary(Path(cfg.output_dir), datamodule, trainer, metrics, seconds)
@@ -89,16 +151,15 @@ def write_summary(
         "synthetic": datamodule.source.synthetic,
         "train_images": len(datamodule.indices["train"]),
         "val_images": len(datamodule.indices["val"]),
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.fit_loop.epoch_progress.current.processed,
         "seconds": seconds,
         "hardware": hardware(trainer),
         "precision": str(trainer.precision),
         "commit": commit(),
         "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
     }
-    aside = folder / f"{SUMMARY}.tmp"
-    aside.write_text(json.dumps(summary, indent=2) + "\n")
-    os.replace(aside, folder / SUMMARY)
+    with whole_file(folder / SUMMARY, "w") as file:
+        file.write(json.dumps(summary, indent=2) + "\n")
 
 
 def hardware(trainer: pl.Trainer) -> str:

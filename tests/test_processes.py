@@ -20,7 +20,7 @@ ODD = ["data.val_size=37", "data.batch_size=31", "data.eval_batch_size=10", "tra
 CNN = ["model.optimizer=sgd", "model.lr=0.05", "model.dropout=0"]
 PHASES = ["model=efficientnet_b0", "model.pretrained=false", "model.optimizer=sgd", "model.dropout=0", "model.lr=0.01"]
 CASES = {
-    "a CNN": CNN,
+    "a CNN": [*CNN, "trainer.checkpoint_every_n_steps=4"],
     "mixup, cutmix, cutout, crops": [*CNN, "data.mixup_alpha=1", "data.cutmix_alpha=1", "data.cutout=8",
                                      "data.crop_padding=4", "data.flip=true"],
     "two phases that switch early": [*PHASES, "model.backbone=test_vit", "model.lr=3.0", "trainer.max_epochs=4",

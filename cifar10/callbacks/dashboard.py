@@ -21,12 +21,18 @@ class StageLogger(TensorBoardLogger):
     def __init__(self, save_dir: str):
         super().__init__(save_dir, name="", version="train", default_hp_metric=False)
         self._validation: SummaryWriter | None = None
+        self._purge_step: int | None = None
+
+    def go_on_after(self, step: int) -> None:
+        """Have TensorBoard forget what an interrupted run has logged behind this step; to be called before the fit."""
+        self._kwargs["purge_step"] = self._purge_step = step + 1
 
     @property
     def validation(self) -> SummaryWriter:
         """The writer of sub-run `val`."""
         if self._validation is None:
-            self._validation = SummaryWriter(f"{self.save_dir}/val")
+            self._validation = SummaryWriter(f"{self.save_dir}/val", purge_step=self._purge_step)
+            self._purge_step = None  # once: behind it lies what this process logs
         return self._validation
 
     @rank_zero_only

@@ -2,12 +2,13 @@
 
 import csv
 import logging
-import os
 import time
 from pathlib import Path
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
+
+from cifar10.files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -25,10 +26,11 @@ class EpochLog(pl.Callback):
         self.started = time.perf_counter()
 
     def state_dict(self) -> dict:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "elapsed": time.perf_counter() - self.started}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.rows = state_dict["rows"]
+        self.started = time.perf_counter() - state_dict.get("elapsed", 0.0)  # of the epoch that goes on
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started = time.perf_counter()
@@ -47,12 +49,10 @@ class EpochLog(pl.Callback):
     @rank_zero_only
     def _write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
         columns = list(dict.fromkeys(name for kept in self.rows for name in kept))
-        aside = self.path.with_suffix(".tmp")
-        with aside.open("w", newline="") as file:
+        with whole_file(self.path, "w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(aside, self.path)
         nan = float("nan")
         log.info(
             "epoch %*d/%d%s  train loss %.4f acc %.4f  val loss %.4f acc %.4f  %.1f s",

@@ -92,7 +92,10 @@ class TwoPhaseFineTuning(pl.Callback):
         if trainer.current_epoch == self.switch_epoch:
             self._switch(trainer, pl_module)
         self._enter_phase(trainer, pl_module)
-        pl_module.log("phase", float(self.phase(trainer.current_epoch)), sync_dist=True)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        if trainer.is_last_batch:  # not as the epoch starts: a run that is resumed in mid-epoch begins behind that
+            pl_module.log_now({"phase": float(self.phase(trainer.current_epoch))})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:

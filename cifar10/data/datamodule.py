@@ -4,6 +4,7 @@ Images stay one uint8 tensor at native size; a batch is one index operation, and
 whole batch on the device in `on_after_batch_transfer`.
 """
 
+import itertools
 import logging
 import math
 import time
@@ -253,6 +254,7 @@ class Batches:
         self.bounds = np.linspace(0, len(indices), steps + 1).round().astype(int).tolist()
         self.augmentation: Augmentation | None = None
         self.features: Callable[[], FeatureCache | None] = lambda: None  # to serve in place of the images
+        self.delivered = self.skip = 0
 
     def shuffle(self, seed: int, augmentation: Augmentation, current_epoch: Callable[[], int]) -> None:
         """From now on shuffle, and draw the numbers that `augmentation` wants, anew each epoch."""
@@ -264,7 +266,7 @@ class Batches:
     @property
     def smallest(self) -> int:
         """Images in the smallest batch."""
-        return min(stop - start for start, stop in zip(self.bounds, self.bounds[1:], strict=False))
+        return min(stop - start for start, stop in itertools.pairwise(self.bounds))
 
     def share(self, number: int) -> slice | Tensor:
         """The places in the epoch's order of this process's images of a batch.
@@ -292,6 +294,14 @@ class Batches:
         images = len(range(*share.indices(stop))) if isinstance(share, slice) else len(share)
         return images * self.world_size / (stop - start)
 
+    def state_dict(self) -> dict:
+        """How many batches of the epoch have been delivered; Lightning keeps it in checkpoints."""
+        return {"delivered": self.delivered}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Begin the next epoch where that one was left; a finished one is left at its beginning."""
+        self.skip = state_dict["delivered"] % len(self)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         places, draws, epoch, features = torch.arange(len(self.indices)), None, 0, self.features()
         if self.augmentation is not None:
@@ -303,7 +313,9 @@ class Batches:
         order = self.indices[places].to(self.images.device)
         if features is not None:
             places = places.to(features.rows.device)
-        for number in range(len(self)):
+        self.delivered, self.skip = self.skip, 0
+        for number in range(self.delivered, len(self)):
+            self.delivered += 1
             share = self.share(number)
             picked = order[share]
             if features is None:

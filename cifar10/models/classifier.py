@@ -1,6 +1,8 @@
 """What both LightningModules share: the steps, the metrics, the optimizer and its learning rates."""
 
+import copy
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -81,6 +83,7 @@ class ImageClassifier(pl.LightningModule):
         self.share_weight = 1.0  # of this process's share of a batch, see `Batches.weight`
         self.sync_batchnorm = True  # over the GPUs, if there are several
         self.train_tally = self.val_tally = Tally(len(class_names))
+        self.unchecked_losses: list[tuple[int, Tensor]] = []  # (step, loss) since the last look at them
 
     def main_network(self) -> nn.Module:
         """What there is to compile."""
@@ -100,6 +103,7 @@ class ImageClassifier(pl.LightningModule):
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
         self.train_tally.add(loss, logits, labels)
+        self.unchecked_losses.append((self.trainer.global_step, loss.detach()))
         return loss if self.share_weight == 1 else loss * self.share_weight
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -118,6 +122,10 @@ class ImageClassifier(pl.LightningModule):
         self.train_tally = Tally(len(self.class_names))
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        alone_on_cpu = self.device.type == "cpu" and self.trainer.world_size == 1
+        # Elsewhere a look at a loss means to wait.
+        if self.trainer.is_last_batch or len(self.unchecked_losses) >= (1 if alone_on_cpu else 50):
+            self.require_finite_losses()
         if self.trainer.is_last_batch:
             self._log_tally("train", self.train_tally)
 
@@ -132,9 +140,59 @@ class ImageClassifier(pl.LightningModule):
 
     def _log_tally(self, stage: str, tally: "Tally") -> None:
         tally.sum_over(self.trainer.strategy)
-        metrics = {f"{stage}/loss": tally.loss, f"{stage}/acc": tally.acc}
-        options = {"on_step": False, "on_epoch": True, "batch_size": 1}  # summed over all processes already
-        self.log_dict(metrics, prog_bar=True, logger=self.trainer.state.fn == "fit", **options)
+        self.log_now({f"{stage}/loss": tally.loss, f"{stage}/acc": tally.acc})
+
+    def log_now(self, metrics: dict[str, Tensor | float]) -> None:
+        """Log metrics of the epoch, the same on all processes, before its checkpoint is saved.
+
+        Lightning itself would tell loggers of the training metrics afterwards: a kill in between would lose them.
+        """
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, logger=False, batch_size=1)
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            values = {name: float(value) for name, value in metrics.items()}
+            for logger in self.trainer.loggers:
+                logger.log_metrics(values, self.trainer.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Keep the epoch's sums so far; UserError, before anything is written, for losses or weights that are NaN."""
+        self.require_finite_losses()
+        if not nn.utils.get_total_norm(self.parameters()).isfinite():
+            raise UserError(f"weights are NaN or infinite after step {self.trainer.global_step}; {self._advice()}")
+        tally = copy.copy(self.train_tally)
+        tally.sum_over(self.trainer.strategy)
+        checkpoint["train_tally"] = {"total_loss": tally.total_loss, "confusion": tally.confusion}
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        # The first process takes what all have seen.
+        if "train_tally" in checkpoint and self._trainer is not None and self.trainer.is_global_zero:
+            self.train_tally = Tally(len(self.class_names))
+            vars(self.train_tally).update(checkpoint["train_tally"])
+
+    def require_finite_losses(self) -> None:
+        """UserError with step and learning rate if a loss since the last look is NaN or infinite."""
+        steps, losses = zip(*self.unchecked_losses, strict=True) if self.unchecked_losses else ((), ())
+        self.unchecked_losses = []
+        bad = [] if not steps else (~torch.stack(losses).isfinite()).nonzero().flatten().tolist()
+        if self._trainer is not None and self.trainer.world_size > 1:  # all processes stop together
+            bad_step = torch.tensor(float(steps[bad[0]]) if bad else math.inf, device=self.device)
+            bad_step = float(self.trainer.strategy.reduce(bad_step, reduce_op="min"))
+        else:
+            bad_step = steps[bad[0]] if bad else math.inf
+        if bad_step < math.inf:
+            loss = float(losses[bad[0]]) if bad else "no number"
+            rates = self.learning_rates.at(int(bad_step)) if self.learning_rates else {}
+            rates = ", ".join(f"{name} {rate:.3g}" for name, rate in rates.items())
+            raise UserError(
+                f"the training loss is {loss} at step {bad_step:.0f} (epoch {self.trainer.current_epoch + 1});"
+                f" learning rate: {rates}; {self._advice()}"
+            )
+
+    def _advice(self) -> str:
+        keeper = self.trainer.checkpoint_callback
+        last = getattr(keeper, "last", None) or getattr(keeper, "best_model_path", None)
+        there = last and os.path.exists(last)
+        good = f"the last good checkpoint is {os.path.relpath(last)}" if there else "there is no checkpoint yet"
+        return f"{good}; try a lower learning rate (model.lr, callbacks.two_phase.lr)"
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
         """Logits (B, C) in float32 and labels (B,)."""
@@ -196,8 +254,9 @@ class Tally:
 
     def sum_over(self, strategy: Strategy) -> None:
         """Add up what all processes have seen."""
-        self.total_loss = strategy.reduce(self.total_loss, reduce_op="sum")
-        self.confusion = strategy.reduce(self.confusion, reduce_op="sum")
+        # A strategy reduces in place, also what a copy of this tally shares.
+        self.total_loss = strategy.reduce(self.total_loss.clone(), reduce_op="sum")
+        self.confusion = strategy.reduce(self.confusion.clone(), reduce_op="sum")
 
     @property
     def loss(self) -> Tensor:

@@ -1,0 +1,198 @@
+"""best.ckpt and last.ckpt: what a run leaves behind, and all that it takes to go on in the same bits."""
+
+import logging
+import math
+import os
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+
+from cifar10.errors import UserError
+from cifar10.files import whole_file
+from cifar10.interruption import Interrupted, signals
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoint(pl.callbacks.Checkpoint):
+    """Keep the best epoch's checkpoint and the last one, in `dirpath`; stop at a signal once the step is saved.
+
+    best.ckpt: of the epoch with the best `monitor`, a name in `trainer.callback_metrics`; mode: "min" or "max".
+    last.ckpt: after every epoch, after every `every_n_steps` optimizer steps if given, and when SIGINT, SIGTERM or
+    Slurm's requeue signal stops the run. With it a run goes on as if it had never stopped: weights, optimizer, loops,
+    callbacks, random states and the decision to stop early. Only Lightning's own ModelCheckpoint would forget the best
+    score where the run's folder has been moved, the random states and that decision, and cannot save in mid-epoch
+    without a second validation (Lightning issues 19549, 20288).
+    """
+
+    def __init__(self, dirpath: str, monitor: str = "val/loss", mode: str = "min", every_n_steps: int | None = None):
+        if mode not in ("min", "max"):
+            raise UserError(f"callbacks.checkpoint.mode={mode}: must be min or max")
+        if every_n_steps is not None and every_n_steps < 1:
+            raise UserError(f"trainer.checkpoint_every_n_steps={every_n_steps}: at least one step, or null")
+        self.dirpath = Path(dirpath)
+        self.monitor, self.mode, self.every_n_steps = monitor, mode, every_n_steps
+        self.best_score: float | None = None
+        self.random_states: list[dict] | None = None  # to restore when training starts
+        self.requeue: int | None = None  # Slurm's signal has come
+
+    @property
+    def best(self) -> Path:
+        return self.dirpath / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.dirpath / "last.ckpt"
+
+    @property
+    def best_model_path(self) -> str:
+        """The best epoch's checkpoint, or the last one where `monitor` was never logged."""
+        return str(self.best if self.best.is_file() else self.last)
+
+    def state_dict(self) -> dict:
+        return {"best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.best_score = state_dict["best_score"]
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        states = [random_state(trainer.strategy.root_device)]
+        if trainer.world_size > 1:
+            states = [None] * trainer.world_size
+            torch.distributed.all_gather_object(states, random_state(trainer.strategy.root_device))
+        checkpoint["random_states"], checkpoint["should_stop"] = states, trainer.should_stop
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        if trainer.state.fn == "fit":
+            self.random_states = checkpoint.get("random_states")
+            trainer.should_stop = checkpoint.get("should_stop", False)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit" and signals.watching and SLURMEnvironment.detect():
+            signal.signal(signal.SIGUSR1, self._note_requeue)  # before Lightning, which would save in mid-step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.random_states is not None:
+            # Another number of processes draws other numbers in any case.
+            restore_random_state(self.random_states[trainer.global_rank % len(self.random_states)])
+            self.random_states = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
+        if not signals.hold:
+            signals.hold = True  # from here to the end of the epoch there is something to save
+            signals.listen()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        done = batch_idx + 1
+        if trainer.is_last_batch or done % (trainer.val_check_batch or math.inf) == 0:
+            return  # validation comes first: the end of the epoch is the next place to go on from
+        if done % trainer.accumulate_grad_batches:
+            return  # gradients are not in a checkpoint
+        stop = self._stop_asked(trainer)
+        if stop or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
+            self._save(trainer, self.last)
+        if stop:
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is not None and self._better(float(score)):
+            self.best_score = float(score)
+            self._save(trainer, self.best)
+            self._copy(trainer)
+        else:
+            self._save(trainer, self.last)
+        signals.hold = False
+        if self._stop_asked(trainer):
+            self._stop(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        signals.hold = False
+
+    def _better(self, score: float) -> bool:
+        if math.isnan(score):
+            return False
+        best = self.best_score
+        return best is None or (score < best if self.mode == "min" else score > best)
+
+    def _save(self, trainer: pl.Trainer, path: Path) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # what a checkpoint knows to be logged must not be lost
+        trainer.save_checkpoint(path)
+
+    def _copy(self, trainer: pl.Trainer) -> None:
+        """Make last.ckpt the file that best.ckpt is; neither is ever written to, both are only replaced."""
+        if trainer.is_global_zero:
+            aside = self.last.with_name(f".{self.last.name}.{os.getpid()}.tmp")
+            try:
+                os.link(self.best, aside)
+                os.replace(aside, self.last)
+            except OSError:  # a file system without hard links
+                with whole_file(self.last) as file:
+                    file.write(self.best.read_bytes())
+        trainer.strategy.barrier("Checkpoint._copy")
+
+    def _note_requeue(self, signum: int, frame: object) -> None:
+        self.requeue = signum
+        if not signals.hold:
+            requeue()
+            raise Interrupted(signum)
+
+    def _stop_asked(self, trainer: pl.Trainer) -> bool:
+        asked = signals.received is not None or self.requeue is not None
+        return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        """End the run here, its last step saved."""
+        if trainer.is_global_zero:
+            run = os.path.relpath(self.dirpath.parent)
+            log.info(
+                f"stopped and saved after epoch {trainer.fit_loop.epoch_progress.current.processed}, step"
+                f" {trainer.global_step}\n  go on                 python train.py resume={run}"
+            )
+            if self.requeue is not None:
+                requeue()
+        raise Interrupted(signals.received or self.requeue or signal.SIGTERM)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or absent on the disk, whatever happens; Lightning's own are not synced."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            torch.save(checkpoint, file)
+
+
+def requeue() -> None:
+    """Have Slurm start this job again, as Lightning does."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    try:
+        code = subprocess.call(["scontrol", "requeue", job])
+    except OSError as error:
+        code = error.strerror
+    log.info(f"Slurm job {job} is queued again" if code == 0 else f"Slurm job {job} could not be queued again ({code})")
+
+
+def random_state(device: torch.device) -> dict:
+    """The states of Python's, NumPy's and torch's random numbers, of plain values and tensors alone."""
+    name, keys, *rest = np.random.get_state()
+    state = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_random_state(state: dict) -> None:
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,71 @@
+"""Signals that end a program: the first lets a training step finish and be saved, the second stops at once."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+
+class Interrupted(SystemExit):
+    """What a signal raises; the exit code is the conventional one, 128 + the signal's number.
+
+    No Exception: nothing that handles errors, and no sweep, goes on behind it.
+    """
+
+    def __init__(self, signum: int):
+        super().__init__(128 + signum)
+
+
+class Signals:
+    """What becomes of SIGINT (Ctrl-C) and SIGTERM while `watched`.
+
+    Where nothing is held, the first raises Interrupted. While `hold` is set, it is noted in `received` for whoever
+    holds to act upon. The second ends the process by itself, even in the middle of an operation.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.hold = False
+        self.watching: tuple[int, ...] = ()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():  # where Python has no signals
+            yield
+            return
+        self.received, self.hold, self.watching = None, False, (signal.SIGINT, signal.SIGTERM)
+        before = {signum: signal.getsignal(signum) for signum in self.watching}
+        self.listen()
+        try:
+            yield
+        finally:
+            self.watching, self.hold = (), False
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def listen(self) -> None:
+        """Take the signals (back from Lightning, which puts its own handler in front)."""
+        if self.received is None:
+            for signum in self.watching:
+                signal.signal(signum, self._handle)
+
+    def _handle(self, signum: int, frame: object) -> None:
+        for watched in self.watching:
+            signal.signal(watched, signal.SIG_DFL)
+        self.received = signum
+        name = signal.Signals(signum).name
+        if self.hold:
+            say(f"{name}: finishing the step and saving it; once more stops at once")
+        else:
+            say(f"stopped by {name}")
+            raise Interrupted(signum)
+
+
+def say(line: str) -> None:
+    """Print to stderr as a signal handler may: it can come while another line is being printed."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{line}\n".encode())
+
+
+signals = Signals()  # a process has one set of them

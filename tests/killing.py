@@ -1,0 +1,152 @@
+"""Runs train.py in processes of their own, which are killed at chosen moments or at random ones.
+
+The processes are forked from one that has PyTorch loaded, so that a run of some steps takes a second or two.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+PROJECT = Path(__file__).parent.parent
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.killing", "cifar10.runs", "cifar10.build"])
+
+
+def start(folder: Path, *arguments: str, kill: str | None = None) -> multiprocessing.Process:
+    """`python train.py ARGUMENTS` in a folder; its output goes to `output.txt` there. kill: a name in `MOMENTS`."""
+    process = CONTEXT.Process(target=_train, args=(str(folder), arguments, kill))
+    process.start()
+    return process
+
+
+def train(folder: Path, *arguments: str, kill: str | None = None) -> int:
+    """The same, waited for; the exit code, negative for a signal."""
+    process = start(folder, *arguments, kill=kill)
+    process.join(300)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
+
+
+def _train(folder: str, arguments: tuple[str, ...], kill: str | None) -> None:
+    os.chdir(folder)
+    for descriptor in (1, 2):
+        os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    torch.set_num_threads(1)
+    sys.argv = ["train.py", *arguments]
+    if kill is not None:
+        moment, _, count = kill.partition(" #")
+        MOMENTS[moment](int(count or 1))
+    try:
+        runpy.run_path(str(PROJECT / "train.py"), run_name="__main__")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def die(*arguments: object, **options: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_call(place: str, count: int, then: Callable = die, only: Callable = lambda *arguments: True) -> None:
+    """Kill at the count-th call of a function or method, named `module.Class.method`."""
+    parts = place.split(".")
+    module = next(n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in sys.modules)
+    owner = sys.modules[".".join(parts[:module])]
+    for name in parts[module:-1]:
+        owner = getattr(owner, name)
+    original, calls = getattr(owner, parts[-1]), 0
+
+    def wrapped(*arguments: object, **options: object) -> object:
+        nonlocal calls
+        calls += only(*arguments)
+        if calls == count and only(*arguments):
+            then(*arguments, **options)
+        return original(*arguments, **options)
+
+    setattr(owner, parts[-1], wrapped)
+
+
+def half_written(checkpoint: dict, file: io.BufferedIOBase) -> None:
+    whole = io.BytesIO()
+    torch.serialization.save(checkpoint, whole)
+    file.write(whole.getvalue()[: whole.tell() // 2])
+    file.flush()
+    die()
+
+
+def of(name: str) -> Callable[..., bool]:
+    """Whether a file of this name is replaced."""
+    return lambda source, target: Path(target).name == name
+
+
+MODULE = "cifar10.models.classifier.ImageClassifier"
+TWO_PHASE = "cifar10.callbacks.two_phase.TwoPhaseFineTuning"
+CHECKPOINT = "cifar10.callbacks.checkpoint"
+MOMENTS: dict[str, Callable[[int], None]] = {
+    "before a step": lambda n: at_call(f"{MODULE}.training_step", n),
+    "after a backward pass": lambda n: at_call("torch.optim.optimizer.Optimizer.zero_grad", n),
+    "during validation": lambda n: at_call(f"{MODULE}.validation_step", n),
+    "after validation": lambda n: at_call(f"{CHECKPOINT}.Checkpoint.on_train_epoch_end", n),
+    "as an epoch begins": lambda n: at_call(f"{MODULE}.on_train_epoch_start", n),
+    "with a checkpoint half written": lambda n: at_call("torch.save", n, half_written),
+    "before a checkpoint is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("last.ckpt")),
+    "before best.ckpt is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("best.ckpt")),
+    "between best.ckpt and last.ckpt": lambda n: at_call(f"{CHECKPOINT}.Checkpoint._copy", n),
+    "before metrics.csv is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("metrics.csv")),
+    "at the switch": lambda n: at_call(f"{TWO_PHASE}._switch", n),
+    "behind the switch": lambda n: at_call(f"{MODULE}.on_train_epoch_start", n),
+    "while features are computed": lambda n: at_call("cifar10.data.features.FeatureCache.write", n),
+    "after the last epoch": lambda n: at_call("cifar10.runs.training_seconds", n),
+    "before run.json is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("run.json")),
+}
+
+
+def outcome(run: Path) -> dict[str, object]:
+    """All that a run comes to, without what is a time: checkpoints, metrics, event history, summary."""
+    found: dict[str, object] = {}
+    for name in ("last", "best"):
+        checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        checkpoint["callbacks"] = {key: value for key, value in checkpoint["callbacks"].items() if "Timer" not in key}
+        log = next(value for key, value in checkpoint["callbacks"].items() if "EpochLog" in key)
+        del log["elapsed"]
+        log["rows"] = [{key: value for key, value in row.items() if key != "seconds"} for row in log["rows"]]
+        found |= flat(checkpoint, name)
+    with (run / "metrics.csv").open() as file:
+        rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+    found["metrics.csv"] = rows
+    for stage in ("train", "val"):
+        events = EventAccumulator(str(run / "tensorboard" / stage), size_guidance={"scalars": 0, "images": 0})
+        with contextlib.redirect_stderr(io.StringIO()):
+            events.Reload()
+        for tag in events.Tags()["scalars"]:
+            found[f"tensorboard {stage} {tag}"] = [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["images"]:
+            found[f"tensorboard {stage} {tag}"] = [(e.step, e.encoded_image_string) for e in events.Images(tag)]
+    summary = json.loads((run / "run.json").read_text())
+    del summary["seconds"]
+    return found | {"run.json": summary}
+
+
+def flat(value: object, name: str) -> dict[str, object]:
+    """The leaves of nested dicts and lists by path; tensors as bytes with dtype and shape, so that NaN equals NaN."""
+    if isinstance(value, torch.Tensor):
+        return {name: (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())}
+    if isinstance(value, dict | list | tuple):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {path: leaf for key, item in pairs for path, leaf in flat(item, f"{name}.{key}").items()}
+    return {name: value}
+
+
+def differences(one: dict[str, object], other: dict[str, object]) -> list[str]:
+    return [key for key in sorted(one.keys() | other.keys()) if one.get(key) != other.get(key)]
