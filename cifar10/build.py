@@ -26,14 +26,20 @@ from cifar10.models.classifier import ImageClassifier
 log = logging.getLogger(__name__)
 
 # Lightning's advice on things that are so on purpose
-for advice in ("modules in eval mode", "smaller than the logging interval", "exists and is not empty", "LeafSpec"):
+for advice in (
+    "modules in eval mode",
+    "smaller than the logging interval",
+    "exists and is not empty",
+    "LeafSpec",
+    "sync_dist=True",  # what is logged has been summed over the processes
+):
     warnings.filterwarnings("ignore", message=f".*{advice}.*")
 for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
     logging.getLogger(library).setLevel(logging.WARNING)
 
 
 COMPILE = (False, True, "auto", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-OURS = ("compile", "checkpoint_every_n_steps")  # of the trainer's section, but no arguments of Lightning's Trainer
+OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the trainer's section, but not for Lightning
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
@@ -54,6 +60,7 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
     model = make("model", cfg.model, class_names=list(datamodule.class_names))
     mode = compile_mode(cfg.trainer.compile)
     model.compile_frozen = mode is not None
+    model.sync_batchnorm = cfg.trainer.get("sync_batchnorm", True)
     if mode is not None and mode != "frozen":
         model.compile_network(mode)
     return model
@@ -67,7 +74,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     show_bar = trainer.enable_progress_bar and sys.stdout.isatty()  # in a file, the line an epoch says it all
     if show_bar:
         callbacks.insert(0, ProgressBar())
-    return make(
+    built = make(
         "trainer",
         OmegaConf.create({key: value for key, value in settings.items() if key not in OURS}),
         enable_progress_bar=show_bar,
@@ -78,6 +85,13 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         plugins=[WholeFiles()],
         logger=make("logger", cfg.logger) if cfg.logger is not None else False,
     )
+    for key in ("batch_size", "eval_batch_size"):  # two leave none without an image in the smaller batches
+        if built.world_size > 1 and cfg.data[key] < 2 * built.world_size:
+            raise UserError(
+                f"data.{key}={cfg.data[key]}: less than two images for each of {built.world_size} processes;"
+                f" {2 * built.world_size} or more, or fewer processes"
+            )
+    return built
 
 
 def resolve_strategy(strategy: str, devices: object, callbacks: list[pl.Callback]) -> str:

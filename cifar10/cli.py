@@ -26,6 +26,7 @@ from cifar10 import slurm
 from cifar10.errors import UserError, cause_of
 from cifar10.interruption import Interrupted, signals
 from cifar10.memory import keep_freed_memory
+from cifar10.processes import IS_FURTHER, SWEEP, first_process_ends, sweep_arguments
 from cifar10.replay import check_overrides, fault, read_overrides
 from cifar10.sweep import summarised
 
@@ -56,6 +57,12 @@ def command(config_name: str) -> Callable:
         def job(cfg: DictConfig) -> object:
             nonlocal composed
             composed = True
+            if IS_FURTHER:  # the first process says all this
+                logging.getLogger().setLevel(logging.ERROR)
+            if not SHOW_TRACEBACKS:
+                os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that this one starts
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                os.environ[SWEEP] = HydraConfig.get().sweep.dir
             keep_freed_memory()
             log.info("loading PyTorch and Lightning")  # a few seconds
             if config_name == "train":
@@ -76,6 +83,8 @@ def command(config_name: str) -> Callable:
                 if SHOW_TRACEBACKS:
                     raise
                 fail(error)
+            finally:
+                os.environ["HYDRA_FULL_ERROR"] = "1"
 
         @functools.wraps(function)
         def main() -> None:
@@ -86,12 +95,14 @@ def command(config_name: str) -> Callable:
                 arguments[:] = sys.argv[1:]
                 if before := slurm.folder_of_before(arguments):
                     sys.argv[1:] = [f"resume={before}"]
-                sys.argv[1:] = resume_arguments(sys.argv[1:])
+                sys.argv[1:] = [*resume_arguments(sys.argv[1:]), *sweep_arguments()]
                 with summarised():
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
             except KeyboardInterrupt:  # before the job began
                 sys.exit(128 + signal.SIGINT)
             except Exception as error:
+                if first_process_ends():
+                    sys.exit(1)
                 known = isinstance(error, UserError | HydraException | OmegaConfBaseException | OSError)
                 if isinstance(error, OSError):
                     error = UserError(explain_os(error))
@@ -122,6 +133,8 @@ def explain_os(error: OSError) -> str:
 
 
 def fail(error: UserError) -> None:
+    if first_process_ends():
+        sys.exit(error.exit_code)
     print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
     sys.exit(error.exit_code)
 

@@ -21,6 +21,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
 from cifar10.errors import UserError
+from cifar10.processes import IS_FURTHER
 
 FIGURES = ("val/acc", "val/loss", "seconds", "epochs")  # of run.json
 WIDTH = 32  # of a printed override, in characters
@@ -32,6 +33,8 @@ class SweepNotes(Callback):
     folder: Path | None = None  # of the sweep that this process has started
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        if IS_FURTHER:
+            return
         SweepNotes.folder = Path(config.hydra.sweep.dir)
         shutil.rmtree(SweepNotes.folder / ".jobs", ignore_errors=True)  # an earlier sweep's
         (SweepNotes.folder / "summary.csv").unlink(missing_ok=True)
@@ -49,7 +52,7 @@ class SweepNotes(Callback):
 
 
 def note(config: DictConfig, status: str, error: str = "") -> None:
-    if config.hydra.mode != RunMode.MULTIRUN:
+    if IS_FURTHER or config.hydra.mode != RunMode.MULTIRUN:
         return
     sweep, job = Path(config.hydra.sweep.dir), config.hydra.job.num
     overrides = (override.partition("=") for override in config.hydra.overrides.task)

@@ -216,7 +216,7 @@ def freeze(pl_module: pl.LightningModule, network: nn.Module) -> Callable[[torch
 def run_frozen(trainer: pl.Trainer, network: Callable, inputs: torch.Tensor) -> torch.Tensor:
     """The network's output in the trainer's precision, without gradients."""
     with torch.inference_mode(), trainer.precision_plugin.forward_context():
-        return network(Features(inputs).input())
+        return network(trainer.precision_plugin.convert_input(Features(inputs).input()))
 
 
 def is_chain(run: Callable, trunk: nn.Module, tail: nn.Module, whole: nn.Module, inputs: torch.Tensor) -> bool:

@@ -132,12 +132,16 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            if batch_size < world_size:
-                raise UserError(f"data.batch_size={batch_size}: less than one image for each of {world_size} processes")
             if device != self.loaded[part][0].device and fits(self.loaded[part][0], device):
                 self.loaded[part] = tuple(tensor.to(device) for tensor in self.loaded[part])
         images, labels = self.loaded[part]
         batches = Batches(images, labels, self.indices[stage], batch_size, rank, world_size)
+        if batches.smallest < world_size:
+            key = "batch_size" if stage == "train" else "eval_batch_size"
+            raise UserError(
+                f"data.{key}={batch_size}: batches of {batches.smallest} of {len(self.indices[stage]):,} images,"
+                f" too few for {world_size} processes; {2 * world_size} or more, or fewer processes"
+            )
         batches.features = lambda: self.features.get(stage)
         if shuffle:
             batches.shuffle(self.seed, self.augmentation, lambda: self.trainer.current_epoch if self.trainer else 0)
@@ -159,8 +163,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if isinstance(images, Features):
             return images, labels
         if draws is None:
-            return self.preprocessing(images), labels
-        return self.augmentation.apply(images, labels, draws, self.preprocessing, len(self.class_names))
+            finished = self.preprocessing(images), labels
+        else:  # `trainer.precision` has been at the draws, and not yet at what is made here
+            classes = len(self.class_names)
+            finished = self.augmentation.apply(images, labels, draws.float(), self.preprocessing, classes)
+        return self.trainer.precision_plugin.convert_input(finished) if self.trainer else finished
 
     def encode(
         self,
@@ -229,7 +236,7 @@ class Batches:
 
     Once shuffled, an epoch's order and every image's random numbers (`draws`, else None) are a pure function of (seed,
     epoch): no generator's state has to be saved. Batches differ by at most one image in size, so that none is too
-    small for batch normalisation. On several processes each takes its share of every batch.
+    small for batch normalisation. On several processes each takes its share of every batch, see `share`.
     """
 
     def __init__(
@@ -256,6 +263,37 @@ class Batches:
     def __len__(self) -> int:
         return len(self.bounds) - 1
 
+    @property
+    def smallest(self) -> int:
+        """Images in the smallest batch."""
+        return min(stop - start for start, stop in itertools.pairwise(self.bounds))
+
+    def share(self, number: int) -> slice | Tensor:
+        """The places in the epoch's order of this process's images of a batch.
+
+        Shares differ by at most one image, or by two where images are mixed: an image and its partner, which lies at
+        the mirrored place in the batch, stay together, and mirrored in the share.
+        """
+        start, stop = self.bounds[number : number + 2]
+        pairs, odd = divmod(stop - start, 2)
+        mixed = self.augmentation is not None and (self.augmentation.mixup_alpha or self.augmentation.cutmix_alpha)
+        if not mixed or self.world_size == 1 or pairs < self.world_size:
+            return slice(start + self.rank, stop, self.world_size)
+        first = torch.arange(start + self.rank, start + pairs, self.world_size)
+        alone = odd and pairs % self.world_size == self.rank  # the image in the middle is its own partner
+        middle = first.new_full((int(alone),), start + pairs)
+        return torch.cat([first, middle, start + stop - 1 - first.flip(0)])
+
+    def weight(self, number: int) -> float:
+        """What to multiply the mean loss of this process's share of a batch with.
+
+        The mean over processes is then the mean over the images of the batch, though shares differ in size.
+        """
+        start, stop = self.bounds[number : number + 2]
+        share = self.share(number)
+        images = len(range(*share.indices(stop))) if isinstance(share, slice) else len(share)
+        return images * self.world_size / (stop - start)
+
     def state_dict(self) -> dict:
         """How many batches of the epoch have been delivered; Lightning keeps it in checkpoints."""
         return {"delivered": self.delivered}
@@ -276,9 +314,9 @@ class Batches:
         if features is not None:
             places = places.to(features.rows.device)
         self.delivered, self.skip = self.skip, 0
-        for start, stop in list(itertools.pairwise(self.bounds))[self.delivered :]:
+        for number in range(self.delivered, len(self)):
             self.delivered += 1
-            share = slice(start + self.rank, stop, self.world_size)
+            share = self.share(number)
             picked = order[share]
             if features is None:
                 yield self.images[picked], self.labels[picked], None if draws is None else draws[share]

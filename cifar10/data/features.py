@@ -30,9 +30,9 @@ class Features(NamedTuple):
 
     values: Tensor
 
-    def input(self) -> Tensor:
-        """The values as a network takes them: in half precision under autocast, else in float32."""
-        return self.values if torch.is_autocast_enabled(self.values.device.type) else self.values.float()
+    def input(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The values as a network takes them: in half precision under autocast, else in `dtype`, the network's own."""
+        return self.values if torch.is_autocast_enabled(self.values.device.type) else self.values.to(dtype)
 
 
 class FeatureCache:
@@ -40,12 +40,15 @@ class FeatureCache:
 
     It lives where it fits: in half of the device's free memory, else in half of the free host memory, else in a file
     in `folder`, mapped into memory, that is gone with the process however it ends.
+    processes: on this machine, each of which keeps a cache in memory.
     example: features (B, C, H, W) or (B, C) of any batch, for their shape and precision: bfloat16 stays, all else
     becomes float16, which loses less than the choice of another random seed changes.
     Raises UserError if it fits nowhere.
     """
 
-    def __init__(self, count: int, views: int, example: Tensor, device: torch.device, folder: str | Path):
+    def __init__(
+        self, count: int, views: int, example: Tensor, device: torch.device, folder: str | Path, processes: int = 1
+    ):
         shape = example.movedim(1, -1).shape[1:]  # channels last, as the network wants them
         dtype = torch.bfloat16 if example.dtype == torch.bfloat16 else torch.float16
         self.views = views
@@ -53,7 +56,7 @@ class FeatureCache:
         if device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
             self.place = "on the GPU"
             self.rows = torch.empty(count * views, *shape, dtype=dtype, device=device)
-        elif self.nbytes < free_memory() / 2:
+        elif self.nbytes * processes < free_memory() / 2:
             self.place = "in memory"
             self.rows = torch.empty(count * views, *shape, dtype=dtype)
         else:
@@ -127,7 +130,9 @@ def fill(
         if world_size > 1:
             features = trainer.strategy.all_gather(features).transpose(0, 1).flatten(0, 1)
         if cache is None:
-            cache = FeatureCache(count, views, features, device, folder)
+            cache = FeatureCache(count, views, features, device, folder, trainer.num_devices if trainer else 1)
+            if world_size > 1:
+                trainer.strategy.barrier()  # none takes memory before all have looked how much is free
         cache.write(places, view, features)
         advance(left)
     return cache

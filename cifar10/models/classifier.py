@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.strategies import Strategy
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from cifar10.errors import UserError
@@ -79,6 +80,8 @@ class ImageClassifier(pl.LightningModule):
         self.learning_rates: LearningRates | None = None
         self.compile_mode: str | None = None
         self.compile_frozen = False  # where a callback runs a part of the network that does not learn
+        self.share_weight = 1.0  # of this process's share of a batch, see `Batches.weight`
+        self.sync_batchnorm = True  # over the GPUs, if there are several
         self.train_tally = self.val_tally = Tally(len(class_names))
         self.unchecked_losses: list[tuple[int, Tensor]] = []  # (step, loss) since the last look at them
 
@@ -101,12 +104,18 @@ class ImageClassifier(pl.LightningModule):
         labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
         self.train_tally.add(loss, logits, labels)
         self.unchecked_losses.append((self.trainer.global_step, loss.detach()))
-        return loss
+        return loss if self.share_weight == 1 else loss * self.share_weight
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         images, labels = batch
         logits = self(images)
         self.val_tally.add(F.cross_entropy(logits, labels), logits, labels)
+
+    def setup(self, stage: str) -> None:
+        """On several GPUs batch normalisation takes its statistics over all of them, as on one."""
+        several_gpus = self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda"
+        if stage == "fit" and self.sync_batchnorm and several_gpus:
+            convert_sync_batchnorm(self)  # PyTorch's own, which Lightning calls, loses timm's activations
 
     # A call of `self.log` costs as much as a small layer: metrics are summed on the device and logged once an epoch.
     def on_train_epoch_start(self) -> None:
@@ -122,6 +131,9 @@ class ImageClassifier(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.val_tally = Tally(len(self.class_names))
+        if self.trainer.world_size > 1:  # each process has its own statistics of batch normalisation, if not in sync
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def on_validation_epoch_end(self) -> None:
         self._log_tally("val", self.val_tally)
@@ -210,9 +222,12 @@ class ImageClassifier(pl.LightningModule):
             self.learning_rates = LearningRates(peak, 0, steps, self.schedule, self.warmup)
 
     def on_train_end(self) -> None:
-        self.learning_rates = None
+        self.learning_rates, self.share_weight = None, 1.0
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        if self.trainer.world_size > 1:
+            weight = getattr(self.trainer.train_dataloader, "weight", None)  # other loaders give equal shares
+            self.share_weight = weight(batch_idx) if weight else 1.0
         rates = self.learning_rates.at(self.trainer.global_step)
         for group in self.optimizers().param_groups:
             group["lr"] = rates.get(group["role"], 0.0)
@@ -239,8 +254,9 @@ class Tally:
 
     def sum_over(self, strategy: Strategy) -> None:
         """Add up what all processes have seen."""
-        self.total_loss = strategy.reduce(self.total_loss, reduce_op="sum")
-        self.confusion = strategy.reduce(self.confusion, reduce_op="sum")
+        # A strategy reduces in place, also what a copy of this tally shares.
+        self.total_loss = strategy.reduce(self.total_loss.clone(), reduce_op="sum")
+        self.confusion = strategy.reduce(self.confusion.clone(), reduce_op="sum")
 
     @property
     def loss(self) -> Tensor:

@@ -61,7 +61,7 @@ class EfficientNet(ImageClassifier):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(network.num_features, len(class_names)))
 
     def forward(self, images: Tensor | Features) -> Tensor:
-        features = self.tail(images.input()) if isinstance(images, Features) else self.backbone(images)
+        features = self.tail(images.input(self.dtype)) if isinstance(images, Features) else self.backbone(images)
         return self.head(features)
 
     def main_network(self) -> nn.Module:

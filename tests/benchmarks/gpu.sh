@@ -40,8 +40,24 @@ for precision in 32-true 16-mixed; do # the cache in other precisions; two runs 
     step "precision_$precision" "$python" train.py experiment=gpu model=efficientnet_b0 trainer.precision=$precision \
         data.train_size=5000 hydra.sweep.dir="$runs/$precision" $extra
 done
-for attempt in 1 2; do
-    step "deterministic_$attempt" "$python" train.py trainer.deterministic=true trainer.max_epochs=2 \
-        hydra.run.dir="$runs/deterministic_$attempt" $extra
+# trainer.deterministic=true: what PyTorch has no deterministic kernel for is an error, and two runs end in the same bits
+same_bits() { # FOLDER FOLDER
+    "$python" -c 'import sys, torch
+a, b = (torch.load(f"{run}/checkpoints/last.ckpt", map_location="cpu", weights_only=True)["state_dict"] for run in sys.argv[1:])
+differ = [key for key in a if not torch.equal(a[key], b[key])]
+print("the same bits" if not differ else f"{len(differ)} of {len(a)} tensors differ: {differ[:5]}")
+sys.exit(bool(differ))' "$@"
+}
+declare -A deterministic=(
+    [cnn]="model=cnn data.mixup_alpha=0.4 data.cutmix_alpha=1 data.cutout=8 data.flip=true data.crop_padding=4"
+    [b0]="model=efficientnet_b0 model.drop_path=0.2 callbacks.two_phase.head_epochs=1 data.train_size=5000"
+    [b0_cached]="model=efficientnet_b0 callbacks.two_phase.cache_views=2 callbacks.two_phase.head_epochs=1 data.train_size=5000"
+)
+for name in "${!deterministic[@]}"; do
+    for attempt in 1 2; do
+        step "deterministic_${name}_$attempt" "$python" train.py ${deterministic[$name]} trainer.deterministic=true \
+            trainer.max_epochs=2 hydra.run.dir="$runs/deterministic_${name}_$attempt" $extra
+    done
+    step "same_bits_$name" same_bits "$runs/deterministic_${name}_"{1,2}
 done
 cat "$results/seconds.txt"

@@ -54,6 +54,7 @@ def as_rank(datamodule, rank=0, world_size=1, epoch=0, model=None):
         world_size=world_size,
         current_epoch=epoch,
         lightning_module=model,
+        precision_plugin=SimpleNamespace(convert_input=lambda batch: batch),
     )
     return datamodule
 
@@ -249,7 +250,7 @@ def test_the_shares_of_several_processes_are_together_the_batch_of_one(world_siz
     for (_, labels, draws), *shares in zip(whole, *ranks, strict=True):
         drawn = dict(zip(labels.tolist(), draws.tolist(), strict=True))
         sizes = [len(share[1]) for share in shares]
-        assert sum(sizes) == len(labels) and max(sizes) - min(sizes) <= 1
+        assert sum(sizes) == len(labels) and max(sizes) - min(sizes) <= 2  # pairs that are mixed stay together
         together = {n: d for _, ns, ds in shares for n, d in zip(ns.tolist(), ds.tolist(), strict=True)}
         assert together == drawn
 

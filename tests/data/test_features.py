@@ -154,11 +154,14 @@ def test_several_processes_compute_a_share_each_and_hold_all(tmp_path, world_siz
                       for rank in range(world_size)]  # fmt: skip
             return torch.stack([values[other, view, None] for other in others])
 
+        def barrier(self):
+            pass
+
     def inputs(places, view):
         shares.append(len(places))
         return values[places, view, None]
 
-    trainer = SimpleNamespace(global_rank=0, world_size=world_size, strategy=Strategy())
+    trainer = SimpleNamespace(global_rank=0, world_size=world_size, num_devices=world_size, strategy=Strategy())
     cache = module.fill((25, 2), inputs, lambda inputs: inputs, 6, CPU, tmp_path, trainer, done.append)
     assert torch.equal(cache.rows.view(25, 2).float(), values)
     assert sum(done) == 50

@@ -1,6 +1,7 @@
 """What both LightningModules promise: gradients, learning rates, optimizer groups, refusals and checkpoints."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -119,6 +120,29 @@ def test_logits_and_labels_come_out_of_prediction_in_order(build):
         logits, out_labels = model.predict_step((images, labels), 0)
         assert logits.shape == (8, len(NAMES)) and logits.dtype == torch.float32
         assert torch.equal(logits, model(images)) and torch.equal(out_labels, labels)
+
+
+# several GPUs
+
+
+@pytest.mark.parametrize(("world_size", "device", "wanted", "converted"), [
+    (2, "cuda", True, True), (1, "cuda", True, False), (2, "cpu", True, False), (2, "cuda", False, False),
+])  # fmt: skip
+def test_batch_normalisation_is_synchronised_over_several_gpus_and_stays_what_it_was(
+    world_size, device, wanted, converted
+):
+    model = efficientnet()
+    images, _ = batch_for(model)
+    keys, expected = list(model.state_dict()), model.eval()(images)
+    parameters = {id(parameter) for parameter in model.parameters()}
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    trainer = SimpleNamespace(world_size=world_size, strategy=strategy)
+    model.trainer, model.sync_batchnorm = trainer, wanted
+    model.setup("fit")
+    kinds = {type(module).__name__ for module in model.modules() if "BatchNorm" in type(module).__name__}
+    assert kinds == ({"SyncBatchNormAct"} if converted else {"BatchNormAct2d"})
+    assert list(model.state_dict()) == keys and {id(parameter) for parameter in model.parameters()} == parameters
+    torch.testing.assert_close(model(images), expected)  # with its activations
 
 
 # learning rates

@@ -1,0 +1,135 @@
+"""Two processes that train together give the answer of one: the same images, metrics, decisions, weights and files."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import seen
+
+PROJECT = Path(__file__).parent.parent
+# Numbers that nothing divides: 163 images in batches of 27 and 28, 37 to validate in batches of 9 and 10. In double
+# precision: in single one, a rounding error decides every few steps which of two pixels is the maximum of a pool.
+ODD = ["data.val_size=37", "data.batch_size=31", "data.eval_batch_size=10", "trainer.max_epochs=2",
+       "trainer.precision=64-true"]  # fmt: skip
+CNN = ["model.optimizer=sgd", "model.lr=0.05", "model.dropout=0"]
+PHASES = ["model=efficientnet_b0", "model.pretrained=false", "model.optimizer=sgd", "model.dropout=0", "model.lr=0.01"]
+CASES = {
+    "a CNN": [*CNN, "trainer.checkpoint_every_n_steps=4"],
+    "mixup, cutmix, cutout, crops": [*CNN, "data.mixup_alpha=1", "data.cutmix_alpha=1", "data.cutout=8",
+                                     "data.crop_padding=4", "data.flip=true"],
+    "two phases that switch early": [*PHASES, "model.backbone=test_vit", "model.lr=3.0", "trainer.max_epochs=4",
+                                     "callbacks.two_phase.head_epochs=3", "callbacks.two_phase.patience=1"],
+    "two phases from cached features": [*PHASES, "model.backbone=test_convnext", "data.image_size=64",
+                                        "callbacks.two_phase.head_epochs=1", "callbacks.two_phase.cache_views=2"],
+}  # fmt: skip
+
+
+def together(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """`train.py` in two processes, from a folder."""
+    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(PROJECT / "train.py"), *arguments, "trainer.accelerator=cpu", "trainer.devices=2"]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)
+
+
+def rows(run: Path) -> list[dict[str, float]]:
+    with (run / "metrics.csv").open() as file:
+        return [{key: float(value) for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def state(run: Path, name: str) -> dict:
+    return torch.load(run / "checkpoints" / name, weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.promise("same answers")
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_the_answer_of_one(command, tiny, tmp_path, record_property, case):
+    both = [*tiny, *ODD, *CASES[case]]
+    probe = "+callbacks.seen={{_target_: tests.seen.Seen, folder: {}}}"
+    assert command("train.py", *both, "hydra.run.dir=one", probe.format("seen_one"), "trainer.accelerator=cpu") == 0
+    result = together(tmp_path, *both, "hydra.run.dir=two", probe.format("seen_two"))
+    assert result.returncode == 0, result.stderr
+    one, two = tmp_path / "one", tmp_path / "two"
+
+    (alone, _), (shared, processes) = seen.read(tmp_path / "seen_one", 1), seen.read(tmp_path / "seen_two", 2)
+    assert shared.keys() == alone.keys()
+    for stage, inputs in shared.items():
+        assert set(inputs.values()) == {1} and len(inputs) == (163 if stage.startswith("train") else 37), stage
+        assert inputs == alone[stage] or "cached" in case, "of another batch a network makes other bits"
+    record_property("tried", f"{case}: every image seen once an epoch")
+
+    assert [process["counted"] for process in processes] == [37, 37]
+    assert processes[0]["metrics"] == processes[1]["metrics"]
+    assert len(rows(two)) == len(rows(one))
+    for ours, theirs in zip(rows(two), rows(one), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5, abs=2e-6)
+    record_property("tried", f"{case}: the metrics of one process")
+    if "early" in case:
+        assert [row["phase"] for row in rows(two)] == [1, 1, 2, 2]
+
+    assert state(two, "best.ckpt")["epoch"] == state(one, "best.ckpt")["epoch"]
+    for name in ("best.ckpt", "last.ckpt"):
+        for key, value in state(one, name)["state_dict"].items():
+            torch.testing.assert_close(state(two, name)["state_dict"][key], value, rtol=1e-5, atol=1e-7)
+    record_property("tried", f"{case}: the weights of one process")
+
+    assert {file.relative_to(two).parent / file.name.split(".1")[0] for file in two.rglob("*")} == {
+        file.relative_to(one).parent / file.name.split(".1")[0] for file in one.rglob("*")
+    }
+    assert [result.stdout.count(line) for line in ("loading PyTorch", "DRAWN IMAGES", "epoch 2/", "done\n")] == [1] * 4
+    assert "Warning" not in result.stderr and "Traceback" not in result.stderr, result.stderr
+    record_property("tried", f"{case}: written and said once")
+
+
+@pytest.mark.slow
+@pytest.mark.promise("same answers")
+def test_two_processes_with_batch_normalisation_give_the_same_bits_twice(tiny, tmp_path):
+    B0 = [*PHASES, "model.backbone=test_efficientnet", "data.image_size=32", "model.dropout=0.3", "model.drop_path=0.2"]
+    phases = ["callbacks.two_phase.head_epochs=1", "callbacks.two_phase.unfreeze_fraction=0.6", "model.lr=0.1"]
+    for name in ("one", "two"):
+        arguments = [*tiny, *ODD[:-1], *B0, *phases, "trainer.deterministic=true", f"hydra.run.dir={name}"]
+        result = together(tmp_path, *arguments)
+        assert result.returncode == 0, result.stderr
+        run = tmp_path / name
+        losses = [row["val/loss"] for row in rows(run)]
+        best = json.loads((run / "run.json").read_text())["val/loss"]
+        assert best == pytest.approx(min(losses), abs=1e-6), "the first process's network is the one that is scored"
+    one, two = (state(tmp_path / name, "last.ckpt")["state_dict"] for name in ("one", "two"))
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    assert rows(tmp_path / "one") == rows(tmp_path / "two")
+
+
+@pytest.mark.promise("bad inputs")
+@pytest.mark.parametrize("key", ["batch_size", "eval_batch_size"])
+def test_a_batch_too_small_for_two_processes_is_refused_before_they_start(command, tiny, tmp_path, key):
+    two = ["trainer.accelerator=cpu", "trainer.devices=2"]
+    assert command("train.py", *tiny, *two, f"data.{key}=3") == 1
+    assert command.err.splitlines() == [
+        f"error: data.{key}=3: less than two images for each of 2 processes; 4 or more, or fewer processes"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.promise("bad inputs")
+def test_a_mistake_that_both_processes_meet_is_told_in_one_line(tiny, tmp_path):
+    nowhere = "+callbacks.two_phase._target_=cifar10.callbacks.two_phase.TwoPhaseFineTuning"  # the CNN has no backbone
+    result = together(tmp_path, *tiny, nowhere)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["error: callbacks.two_phase: ScratchCNN has no backbone to freeze"]
+
+
+@pytest.mark.slow
+@pytest.mark.promise("sweeps")
+def test_a_sweep_of_runs_in_two_processes_has_one_folder_and_one_table(tiny, tmp_path):
+    result = together(tmp_path, "-m", *tiny, "seed=0,1")
+    assert result.returncode == 0, result.stderr
+    [sweep] = tmp_path.glob("outputs/*/*")
+    assert {path.parent.name for path in sweep.glob("*/run.json")} == {"0", "1"}
+    assert [result.stdout.count(text) for text in ("Launching 2 jobs", "sweep of 2 jobs", "done\n")] == [1, 1, 2]
