@@ -9,6 +9,7 @@ python train.py resume=outputs/cnn/2026-01-31_12-00-00     go on with an interru
 from omegaconf import DictConfig
 
 from cifar10.cli import command
+from cifar10.errors import UserError
 
 
 @command("train")
@@ -24,11 +25,14 @@ def main(cfg: DictConfig) -> float:
     model = build.build_model(cfg, datamodule)
     trainer = build.build_trainer(cfg)
     runs.announce(cfg, model, datamodule, trainer)
+    build.check_interval(trainer, datamodule)
 
     resume_from = f"{cfg.resume}/checkpoints/last.ckpt" if cfg.resume else None
     trainer.fit(model, datamodule, ckpt_path=resume_from, weights_only=True)
     seconds = runs.training_seconds(trainer)
     best = trainer.checkpoint_callback.best_model_path
+    if not best:
+        raise UserError("training ended before its first validation, so that there is no best checkpoint: train longer")
     trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
     runs.conclude(cfg, datamodule, trainer, seconds)
     return float(trainer.callback_metrics["val/acc"])

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar10.errors import UserError
+from cifar10.errors import UserError, cause_of
 from cifar10.memory import keep_freed_memory
 from cifar10.sweep import summarised
 
@@ -47,26 +48,28 @@ def command(config_name: str) -> Callable:
             log.info("loading PyTorch and Lightning")  # a few seconds
             try:
                 return function(cfg)
-            except UserError as error:
+            except Exception as caught:
+                if not is_known(caught):
+                    raise  # a bug
                 remove_unused_folder()
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise  # Hydra goes on with the other jobs, and raises this again at the end
                 if SHOW_TRACEBACKS:
                     raise
+                error = in_a_line(caught, config_name)
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise error from caught  # Hydra goes on with the other jobs, and raises this again at the end
                 fail(error)
 
         @functools.wraps(function)
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
             try:
-                sys.argv[1:] = resume_arguments(sys.argv[1:])
+                sys.argv[1:] = resume_arguments(flags_first(sys.argv[1:]))
                 with summarised():
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
             except Exception as error:
-                known = isinstance(error, UserError | HydraException | OmegaConfBaseException | OSError)
-                if SHOW_TRACEBACKS or (composed and not known):
+                if SHOW_TRACEBACKS or (composed and not is_known(error)):
                     raise  # a bug; before the job begins, every exception is about what the user wrote
-                fail(error if isinstance(error, UserError) else UserError(explain(error, config_name)))
+                fail(in_a_line(error, config_name))
             finally:
                 if not SHOW_TRACEBACKS:
                     del os.environ["HYDRA_FULL_ERROR"]
@@ -83,9 +86,9 @@ def fail(error: UserError) -> None:
 
 def remove_unused_folder() -> None:
     """Remove the job's folder if it holds nothing but what Hydra put there."""
-    if HydraConfig.get().output_subdir is None:
-        return  # this command has no folder of its own
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if folder == Path.cwd():
+        return  # this command has no folder of its own
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     if set(folder.iterdir()) - {folder / ".hydra", log_file}:
         return
@@ -119,22 +122,80 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     return [*own, *given, *run, "hydra.mode=RUN"]  # whatever the experiment says: it is one run
 
 
+def flags_first(arguments: list[str]) -> list[str]:
+    """The arguments with `-m` in front, where Hydra looks for it; UserError for flags that there are not."""
+    several = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    arguments = several + [argument for argument in arguments if argument not in several]
+
+    def refuse(message: str) -> None:
+        raise UserError(f"{message}; settings are KEY=VALUE, flags are listed by --hydra-help")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    parser.parse_args(arguments)
+    return arguments
+
+
+def is_known(error: Exception) -> bool:
+    """Whether it speaks of what the user wrote, or of the machine; whatever else a job raises is a bug."""
+    kinds = UserError | HydraException | OmegaConfBaseException | OSError | MemoryError
+    names = (kind.__name__ for kind in type(error).__mro__)  # Lightning's, which is not imported here
+    return isinstance(error, kinds) or lacks_memory(error) or "MisconfigurationException" in names
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether it is torch, on any device, or NumPy, that gets no more memory."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
+def in_a_line(error: Exception, config_name: str) -> UserError:
+    return error if isinstance(error, UserError) else UserError(explain(error, config_name))
+
+
 def explain(error: Exception, config_name: str) -> str:
-    """One line for what Hydra says in several."""
+    """One line for what Hydra, the file system or torch say in several."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        way = "write KEY=VALUE, text with signs in it as 'KEY=\"TEXT\"'"
+        return f"{one_line(error.override)}: no setting that Hydra can read; {way}"
+    if lacks_memory(error):
+        return f"not enough memory ({cause_of(error)}); try a smaller data.batch_size, data.image_size or model"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {cause_of(error)}; name a folder that can be written, as with hydra.run.dir=FOLDER"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None)
-    message = " ".join(str(error).split())
     if key and "is not in struct" in str(cause):
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose(config_name)
-        known = list(cfg) if "." not in key else list(flatten(cfg))
-        near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-        near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
-        return f"{key}: no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
-    return message
+        return f"{key}: {unknown(key, config_name)}"
+    message, reason = "" if isinstance(error, AssertionError) else one_line(error), one_line(error.__cause__)
+    message = message if reason in message else f"{message}: {reason}"
+    message = message or f"{type(error).__name__} in what Hydra makes of these settings; see --hydra-help"
+    return f"{key}: {message}" if key and key not in message else message
+
+
+def one_line(error: object) -> str:
+    """Its words without those that Hydra and OmegaConf add for programmers."""
+    lines = ("" if error is None else str(error)).splitlines()
+    return " ".join(
+        line.strip() for line in lines if not line.strip().startswith(("full_key:", "object_type=", "See "))
+    )
+
+
+def unknown(key: str, config_name: str) -> str:
+    """What to do about a key that the configuration lacks, as the command line has it."""
+    for argument in sys.argv[1:]:
+        removed = argument.partition("=")[0]
+        if removed.startswith("~") and f"{key}.".startswith(f"{removed[1:]}."):
+            return f"is needed, but {removed} removes it"
+    chosen = [argument for argument in sys.argv[1:] if (CONF / argument.partition("=")[0]).is_dir()]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose(config_name, [choice for choice in chosen if not any(sign in choice for sign in ",()")])
+    known = [name for name in (cfg if "." not in key else flatten(cfg)) if name != key]
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
+    return "no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
 
 
 def flatten(cfg: DictConfig, prefix: str = "") -> Iterator[str]:

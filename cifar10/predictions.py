@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from cifar10.build import make
+from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.cost import training_cost
 from cifar10.data.features import Progress
 from cifar10.data.transforms import Preprocessing
@@ -66,7 +67,7 @@ def assemble(run: FinishedRun, arrays: dict) -> Run:
     rows = read_epochs(run.folder / "metrics.csv")
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
-    return Run(run.cfg.name, run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
+    return Run(str(run.cfg.name), run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
 
 
 def evaluation_folder(folder: Path, settings: Settings) -> Path:
@@ -108,7 +109,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     if two_phase:
         own_class(run.folder, two_phase)
     rows, counts = read_epochs(run.folder / "metrics.csv"), [len(datamodule.indices[name]) for name in ("train", "val")]
-    cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase), rows, *counts)
+    cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase, TwoPhaseFineTuning), rows, *counts)
     with Progress(len(images) + len(val), "predicting") as progress:
         begun = time.perf_counter()
         logits = predict(model, images, batch, device, progress)

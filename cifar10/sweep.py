@@ -81,6 +81,11 @@ def summarised() -> Iterator[None]:
         if jobs:
             write_csv(jobs, folder / "summary.csv")
             print(describe(jobs, folder), flush=True)
+        elif folder:  # a mistake in what all jobs share
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else lies there: it stays
+                for empty in [folder, *folder.parents][: len(Path(os.path.relpath(folder)).parts)]:
+                    empty.rmdir()
 
 
 def read_jobs(folder: Path) -> list[dict]:

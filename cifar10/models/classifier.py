@@ -109,7 +109,9 @@ class ImageClassifier(pl.LightningModule):
         self.train_tally = Tally(len(self.class_names))
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        if self.trainer.is_last_batch:
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True  # and be validated, though it is in mid-epoch
+        if self.trainer.is_last_batch or self.trainer.should_stop:
             self._log_tally("train", self.train_tally)
 
     def on_validation_epoch_start(self) -> None:
@@ -201,3 +203,9 @@ def check_schedule(owner: str, lr: float, schedule: str, warmup: float) -> None:
         raise UserError(f"{owner}.schedule={schedule}: no such schedule; there are: {', '.join(SCHEDULES)}")
     if not 0 <= warmup < 1:
         raise UserError(f"{owner}.warmup={warmup}: must be a fraction of the steps, in [0, 1)")
+
+
+def check_fraction(key: str, value: float) -> None:
+    """Raise UserError for a probability that is none."""
+    if not 0 <= value <= 1:
+        raise UserError(f"{key}={value}: must lie in [0, 1]")
