@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError, cause_of
+from cifar10.jobs import resume_sweep, resumed_sweep, take_up
 from cifar10.memory import keep_freed_memory
 from cifar10.sweep import summarised
 
@@ -47,10 +48,13 @@ def command(config_name: str) -> Callable:
             keep_freed_memory()
             log.info("loading PyTorch and Lightning")  # a few seconds
             try:
-                return function(cfg)
+                result = take_up(cfg)  # of a sweep's job that has finished before
+                return function(cfg) if result is None else result
             except Exception as caught:
-                if not is_known(caught):
-                    raise  # a bug
+                if not is_known(caught):  # a bug
+                    if HydraConfig.get().mode == RunMode.MULTIRUN:
+                        log.exception("this job has crashed")  # at its end the sweep shows the first one only
+                    raise
                 remove_unused_folder()
                 if SHOW_TRACEBACKS:
                     raise
@@ -63,8 +67,10 @@ def command(config_name: str) -> Callable:
         def main() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
             try:
-                sys.argv[1:] = resume_arguments(flags_first(sys.argv[1:]))
-                with summarised():
+                arguments = flags_first(sys.argv[1:])
+                sweep = resumed_sweep(arguments)
+                sys.argv[1:] = resume_arguments(arguments) if sweep is None else resume_sweep(sweep, arguments)
+                with summarised(resumed=sweep is not None):
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
             except Exception as error:
                 if SHOW_TRACEBACKS or (composed and not is_known(error)):
