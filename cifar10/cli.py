@@ -86,7 +86,7 @@ def command(config_name: str) -> Callable:
 
 
 def fail(error: UserError) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
     sys.exit(error.exit_code)
 
 
@@ -183,10 +183,9 @@ def explain(error: Exception, config_name: str) -> str:
 
 def one_line(error: object) -> str:
     """Its words without those that Hydra and OmegaConf add for programmers."""
-    lines = ("" if error is None else str(error)).splitlines()
-    return " ".join(
-        line.strip() for line in lines if not line.strip().startswith(("full_key:", "object_type=", "See "))
-    )
+    added = ("full_key:", "object_type=", "reference_type=", "See ")
+    lines = (line.strip() for line in ("" if error is None else str(error)).splitlines())
+    return " ".join(line for line in lines if not line.startswith(added))
 
 
 def unknown(key: str, config_name: str) -> str:
