@@ -26,6 +26,7 @@ def main(cfg: DictConfig) -> float:
     checkpoint = runs.restore_point(cfg, trainer)
     with runs.own_folder(cfg, trainer):
         runs.announce(cfg, model, datamodule, trainer)
+        build.check_interval(trainer, datamodule)
         trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
         seconds = runs.training_seconds(trainer)
         best = trainer.checkpoint_callback.best_model_path

@@ -14,14 +14,17 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cifar10.callbacks.checkpoint import WholeFiles
 from cifar10.callbacks.progress_bar import ProgressBar
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.errors import UserError
+from cifar10.errors import UserError, cause_of
 from cifar10.models.classifier import ImageClassifier
+from cifar10.settings import check_settings as check_settings  # the command's first step
+from cifar10.settings import is_whole
 
 log = logging.getLogger(__name__)
 
@@ -40,12 +43,11 @@ for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
 
 COMPILE = (False, True, "auto", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the trainer's section, but not for Lightning
-METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 def build_data(cfg: DictConfig) -> CIFAR10DataModule:
     """The data module, its files there and verified, so that the class names are known."""
-    datamodule = make("data", cfg.data)
+    datamodule = make("data", cfg.data, CIFAR10DataModule)
     views = (cfg.callbacks.get("two_phase") or {}).get("cache_views")
     if isinstance(views, int) and views > 0:
         datamodule.check_views(views)
@@ -57,8 +59,8 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
     """The model for the data's classes."""
     if len(datamodule.class_names) < 2:
         raise UserError(f"{datamodule.source.name}: one class only; there is nothing to tell apart")
-    model = make("model", cfg.model, class_names=list(datamodule.class_names))
-    mode = compile_mode(cfg.trainer.compile)
+    model = make("model", cfg.model, ImageClassifier, class_names=list(datamodule.class_names))
+    mode = compile_mode(cfg.trainer.get("compile", False))
     model.compile_frozen = mode is not None
     model.sync_batchnorm = cfg.trainer.get("sync_batchnorm", True)
     if mode is not None and mode != "frozen":
@@ -68,30 +70,41 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with its callbacks and logger, checked against the machine."""
-    trainer, settings = cfg.trainer, OmegaConf.to_container(cfg.trainer, resolve=True)
-    check_devices(trainer.accelerator, trainer.devices)
-    callbacks = [make(f"callbacks.{name}", node) for name, node in cfg.callbacks.items() if node is not None]
-    show_bar = trainer.enable_progress_bar and sys.stdout.isatty()  # in a file, the line an epoch says it all
-    if show_bar:
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    settings.pop("compile", None)
+    accelerator, devices = settings.get("accelerator", "auto"), settings.setdefault("devices", 1)
+    check_devices(accelerator, devices)
+    callbacks = [
+        make(f"callbacks.{name}", node, pl.Callback) for name, node in cfg.callbacks.items() if node is not None
+    ]
+    if settings.get("enable_progress_bar", True) is True:  # in a file, the line an epoch says it all
+        settings["enable_progress_bar"] = sys.stdout.isatty()
+    if settings["enable_progress_bar"]:
         callbacks.insert(0, ProgressBar())
-    built = make(
-        "trainer",
-        OmegaConf.create({key: value for key, value in settings.items() if key not in OURS}),
-        enable_progress_bar=show_bar,
-        benchmark=not trainer.deterministic if trainer.benchmark is None else trainer.benchmark,
-        precision=resolve_precision(trainer.precision, trainer.accelerator),
-        strategy=resolve_strategy(trainer.strategy, trainer.devices, callbacks),
-        callbacks=callbacks,
-        plugins=[WholeFiles()],
-        logger=make("logger", cfg.logger) if cfg.logger is not None else False,
-    )
+    if settings.get("benchmark") is None:
+        settings["benchmark"] = not settings.get("deterministic")
+    settings["precision"] = resolve_precision(settings.get("precision", "auto"), accelerator)
+    settings["strategy"] = resolve_strategy(settings.get("strategy", "auto"), devices, callbacks)
+    logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
+    node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
+    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[WholeFiles()])
     for key in ("batch_size", "eval_batch_size"):  # two leave none without an image in the smaller batches
-        if built.world_size > 1 and cfg.data[key] < 2 * built.world_size:
+        if trainer.world_size > 1 and cfg.data[key] < 2 * trainer.world_size:
             raise UserError(
-                f"data.{key}={cfg.data[key]}: less than two images for each of {built.world_size} processes;"
-                f" {2 * built.world_size} or more, or fewer processes"
+                f"data.{key}={cfg.data[key]}: less than two images for each of {trainer.world_size} processes;"
+                f" {2 * trainer.world_size} or more, or fewer processes"
             )
-    return built
+    return trainer
+
+
+def check_interval(trainer: pl.Trainer, datamodule: CIFAR10DataModule) -> None:
+    """UserError for a validation that no epoch reaches; the data must be set up."""
+    batches = -(-len(datamodule.indices["train"]) // datamodule.batch_size)
+    if isinstance(trainer.limit_train_batches, int):
+        batches = min(batches, trainer.limit_train_batches)
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and interval > batches and trainer.check_val_every_n_epoch is not None:
+        raise UserError(f"trainer.val_check_interval={interval}: an epoch has {batches} batches only")
 
 
 def resolve_strategy(strategy: str, devices: object, callbacks: list[pl.Callback]) -> str:
@@ -120,18 +133,35 @@ def compile_mode(setting: object) -> str | None:
     return "default" if setting is True else setting
 
 
-def make(key: str, node: DictConfig, **given: object) -> object:
-    """Instantiate a configuration node, UserError for a key or value that its class does not take."""
-    check_values(key, get_class(node._target_), node, given)
+def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
+    """Instantiate a configuration node as an object of a kind.
+
+    Raises UserError for another class, and for a key or value that its class does not take.
+    """
+    check_values(key, find_class(key, node.get("_target_"), kind), node, given)
     try:
         return instantiate(node, **given, _convert_="all")
     except Exception as error:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, MisconfigurationException | ValueError | RuntimeError):
+        if isinstance(cause, MisconfigurationException | ValueError | RuntimeError | ImportError):
             raise UserError(f"{key}: {' '.join(str(cause).split())}") from error
         raise cause from None  # a bug: its own traceback
+
+
+def find_class(key: str, name: object, kind: type) -> type:
+    """The class of a name; UserError if there is none, or not of this kind."""
+    wanted = f"{key}._target_={name}: must name a class of the kind of {kind.__module__}.{kind.__name__}"
+    if not isinstance(name, str):
+        raise UserError(wanted)
+    try:
+        target = get_class(name)
+    except (ImportError, ValueError) as error:  # as Hydra wraps whatever the module raises
+        raise UserError(f"{wanted} ({cause_of(error)})") from error
+    if not issubclass(target, kind):
+        raise UserError(wanted)
+    return target
 
 
 def check_values(key: str, target: type, node: DictConfig, given: Collection[str] = ()) -> None:
@@ -141,51 +171,49 @@ def check_values(key: str, target: type, node: DictConfig, given: Collection[str
     for name, value in node.items():
         if str(name).startswith("_"):
             continue
-        if name not in parameters:
+        if name not in parameters or name in given:
             known = ", ".join(parameter for parameter in parameters if parameter not in given)
             raise UserError(f"{key}.{name}: {target.__name__} has no such setting; it has: {known}")
-        if name not in given and not matches(value, hints.get(name, object)):
+        if not matches(value, hints.get(name, object)):
             raise UserError(f"{key}.{name}={value}: must be {describe(hints[name])}")
 
 
 def matches(value: object, hint: object) -> bool:
-    """Whether a configuration value is of a type; true for every type that configurations cannot spell."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return any(matches(value, option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) in (list, tuple):
-        return isinstance(value, ListConfig) and all(matches(item, typing.get_args(hint)[0]) for item in value)
+    """Whether a configuration value is of a type; objects of other classes are nodes with a `_target_`."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(matches(value, option) for option in options)
+    if origin is typing.Literal:
+        return any(type(value) is type(option) and value == option for option in options)
+    if origin in (list, tuple):
+        return isinstance(value, ListConfig) and all(matches(item, options[0]) for item in value)
     if hint in (bool, str, type(None)):
         return value is None if hint is type(None) else isinstance(value, hint)
     if hint in (int, float):
         return isinstance(value, int | hint) and not isinstance(value, bool)
-    return True
+    if hint in (object, typing.Any) or not isinstance(origin or hint, type):
+        return True
+    return isinstance(value, DictConfig) and (origin is dict or "_target_" in value)
 
 
 def describe(hint: object) -> str:
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    options = typing.get_args(hint) or (hint,)
-    return " or ".join(words.get(option, str(option)) for option in options)
-
-
-def check_settings(cfg: DictConfig) -> None:
-    """UserError for what no class of the configuration checks itself."""
-    for section in ("data", "model", "trainer", "callbacks"):
-        if not isinstance(cfg.get(section), DictConfig):
-            raise UserError(f"{section}={cfg.get(section)}: is a section; set {section}.KEY=VALUE, see --cfg job")
-    seed, epochs = cfg.seed, cfg.trainer.max_epochs
-    if not isinstance(epochs, int) or epochs < 1:
-        raise UserError(f"trainer.max_epochs={epochs}: must be a whole number from 1 up")
-    for name, callback in cfg.callbacks.items():
-        monitor = callback and callback.get("monitor")
-        if monitor and monitor not in METRICS:
-            raise UserError(f"callbacks.{name}.monitor={monitor}: no such metric; there are: {', '.join(METRICS)}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise UserError(f"seed={seed}: must be a whole number from 0 to {2**32 - 1}")
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(found for option in options if (found := describe(option))))
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, options))}"
+    if origin in (list, tuple):
+        return f"a list of {describe(options[0])}s".replace("a list of a ", "a list of ")
+    return "a section" if origin is dict else words.get(hint, "")
 
 
 def check_devices(accelerator: str, devices: object) -> None:
-    """UserError if more GPUs are asked for than there are."""
+    """UserError for devices that there are not."""
     gpus = torch.cuda.device_count()
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpus == 0)
+    if on_cpu and devices != "auto" and (not is_whole(devices) or devices < 1):
+        raise UserError(f"trainer.devices={devices}: must be a whole number of processes from 1 up on a CPU")
     wanted = len(devices) if isinstance(devices, list | tuple) else devices
     if isinstance(wanted, int) and wanted > max(gpus, 1) and accelerator in ("auto", "gpu", "cuda"):
         way = f"use trainer.devices={max(gpus, 1)}"

@@ -103,7 +103,8 @@ def build_data(folder: Path, node: DictConfig, settings: Settings) -> CIFAR10Dat
     node = own_node(folder, "data", node, CIFAR10DataModule)
     given = {"root": settings.data_root, "eval_batch_size": settings.batch_size}
     try:
-        datamodule = make("data", node, **{key: value for key, value in given.items() if value is not None})
+        node = OmegaConf.merge(node, {key: value for key, value in given.items() if value is not None})
+        datamodule = make("data", node, CIFAR10DataModule)
     except UserError as error:
         raise UserError(f"run={folder}: {error}") from error
     datamodule.prepare_data()

@@ -76,7 +76,7 @@ def assemble(run: FinishedRun, arrays: dict) -> Run:
     rows = epochs(run)
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
-    return Run(run.cfg.name, run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
+    return Run(str(run.cfg.name), run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
 
 
 def epochs(run: FinishedRun) -> list[dict[str, float]]:
@@ -126,7 +126,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     if two_phase:
         two_phase = own_node(run.folder, "callbacks.two_phase", two_phase, TwoPhaseFineTuning)
     rows, counts = epochs(run), [len(datamodule.indices[name]) for name in ("train", "val")]
-    cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase), rows, *counts)
+    cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase, TwoPhaseFineTuning), rows, *counts)
     with Progress(len(images) + len(val), "predicting") as progress:
         begun = time.perf_counter()
         logits = predict(model, images, batch, device, progress)

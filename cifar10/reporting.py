@@ -10,6 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from cifar10 import finished, predictions, robustness
+from cifar10.build import describe, matches
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation import comparison, report, tables
 from cifar10.evaluation import groups as groups_of
@@ -19,11 +20,31 @@ from cifar10.finished import FinishedRun, Settings
 
 log = logging.getLogger("evaluate")
 
+HINTS = {  # of conf/evaluate.yaml
+    "run": str | None,
+    "runs": str | list[str] | None,
+    "names": list[str | int] | None,
+    "labels": str | None,
+    "output": str | None,
+    "checkpoint": str,
+    "data_root": str | None,
+    "batch_size": int | None,
+    "accelerator": str,
+}
 Opened = Sequence[tuple[FinishedRun, Run]]
 
 
 def settings_of(cfg: DictConfig) -> Settings:
     """How the runs are predicted; UserError for what can be told before any is opened."""
+    for key, hint in HINTS.items():
+        if not matches(cfg.get(key), hint):
+            raise UserError(f"{key}={' '.join(str(cfg.get(key)).split())}: must be {describe(hint)}")
+    if cfg.batch_size is not None and cfg.batch_size < 1:
+        raise UserError(f"batch_size={cfg.batch_size}: at least one image a batch")
+    if not isinstance(cfg.get("data") or {}, DictConfig | dict):
+        raise UserError(f"data={cfg.data}: is a data set's name, as in data=cifar101")
+    if not isinstance(cfg.get("corruption") or {}, DictConfig | dict):
+        raise UserError(f"corruption={cfg.corruption}: is a section; add one with +corruption=all")
     other = None if published(cfg) else cfg.get("data")
     settings = Settings(cfg.checkpoint, other, cfg.data_root, cfg.batch_size, cfg.accelerator)
     settings.device  # noqa: B018 - a device that there is not is an error even where all predictions are stored

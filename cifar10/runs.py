@@ -85,7 +85,7 @@ def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
         left = "" if loop["epoch_progress"]["current"]["ready"] == epochs else f" and {batches} batches of the next"
         log.info(f"{file}: {epochs} epochs{left} are done, {step} steps")
         if stopped:
-            log.info("nothing left to train: validation had stopped improving, as callbacks.*.patience says")
+            log.info("nothing left to train: it had come to its own end, by callbacks.*.patience or trainer.max_steps")
         elif epochs >= cfg.trainer.max_epochs:
             log.info(f"nothing left to train; trainer.max_epochs={epochs + 1} or more goes on")
     if trainer.is_global_zero and hasattr(trainer.logger, "go_on_after"):

@@ -21,6 +21,8 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
 from cifar10.errors import UserError
+from cifar10.files import whole_file
+from cifar10.jobs import NOTES, begin, keep_overrides, write_note
 from cifar10.processes import IS_FURTHER
 
 FIGURES = ("val/acc", "val/loss", "seconds", "epochs")  # of run.json
@@ -31,51 +33,38 @@ class SweepNotes(Callback):
     """Notes how each job of a sweep fares; Hydra calls it, with every launcher."""
 
     folder: Path | None = None  # of the sweep that this process has started
+    resumed = False  # whether it goes on with that sweep
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         if IS_FURTHER:
             return
         SweepNotes.folder = Path(config.hydra.sweep.dir)
-        shutil.rmtree(SweepNotes.folder / ".jobs", ignore_errors=True)  # an earlier sweep's
-        (SweepNotes.folder / "summary.csv").unlink(missing_ok=True)
+        if not SweepNotes.resumed:
+            (SweepNotes.folder / "summary.csv").unlink(missing_ok=True)  # an earlier sweep's
+            keep_overrides(config.hydra)
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: object) -> None:
-        note(config, "unfinished")
+        if config.hydra.mode == RunMode.MULTIRUN and not IS_FURTHER:
+            begin(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
+        if config.hydra.mode != RunMode.MULTIRUN or IS_FURTHER:
+            return
         if job_return.status == JobStatus.COMPLETED:
-            note(config, "finished")
+            write_note(config.hydra, "finished")
         else:
             error = job_return._return_value  # `return_value` raises it
             name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            note(config, "failed", name + " ".join(str(error).split()))
-
-
-def note(config: DictConfig, status: str, error: str = "") -> None:
-    if IS_FURTHER or config.hydra.mode != RunMode.MULTIRUN:
-        return
-    sweep, job = Path(config.hydra.sweep.dir), config.hydra.job.num
-    overrides = (override.partition("=") for override in config.hydra.overrides.task)
-    text = json.dumps(
-        {
-            "job": job,
-            "status": status,
-            "error": error,
-            "overrides": {key.lstrip("+"): value for key, _, value in overrides},
-            "folder": os.path.relpath(config.hydra.runtime.output_dir, sweep),
-        }
-    )
-    (sweep / ".jobs").mkdir(exist_ok=True)
-    (sweep / ".jobs" / f"{job}.json").write_text(text)
+            write_note(config.hydra, "failed", name + " ".join(str(error).split()))
 
 
 @contextlib.contextmanager
-def summarised() -> Iterator[None]:
-    """Summarise the sweep that ends within, if one does.
+def summarised(resumed: bool = False) -> Iterator[None]:
+    """Summarise the sweep that ends within, if one does; resumed: whether it goes on with an earlier one.
 
     Not in Hydra's `on_multirun_end`, which is not called where a job failed or was interrupted.
     """
-    SweepNotes.folder = None
+    SweepNotes.folder, SweepNotes.resumed = None, resumed
     try:
         yield
     finally:
@@ -84,11 +73,17 @@ def summarised() -> Iterator[None]:
         if jobs:
             write_csv(jobs, folder / "summary.csv")
             print(describe(jobs, folder), flush=True)
+        elif folder and not resumed:  # a mistake in what all jobs share
+            shutil.rmtree(folder / NOTES, ignore_errors=True)
+            (folder / "multirun.yaml").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else lies there: it stays
+                for empty in [folder, *folder.parents][: len(Path(os.path.relpath(folder)).parts)]:
+                    empty.rmdir()
 
 
 def read_jobs(folder: Path) -> list[dict]:
     """The sweep's jobs as noted, with the figures of finished ones; best first, those without a result last."""
-    jobs = [json.loads(file.read_text()) for file in folder.glob(".jobs/*.json")]
+    jobs = [json.loads(file.read_text()) for file in folder.glob(f"{NOTES}/*.json")]
     for job in jobs:
         file, found = folder / job["folder"] / "run.json", {}
         if job["status"] == "finished" and file.is_file():  # of another job it would be an earlier sweep's
@@ -112,12 +107,10 @@ def write_csv(jobs: list[dict], path: Path) -> None:
         for job in jobs
     ]
     overrides = dict.fromkeys(key for job in jobs for key in job["overrides"])
-    aside = path.with_name(f"{path.name}.tmp")
-    with aside.open("w", newline="") as file:
+    with whole_file(path, "w", newline="") as file:
         writer = csv.DictWriter(file, ["job", "status", *overrides, *FIGURES, "error", "folder"])
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(aside, path)
 
 
 def describe(jobs: list[dict], folder: Path) -> str:
@@ -143,6 +136,8 @@ def describe(jobs: list[dict], folder: Path) -> str:
     lines.append("next")
     if any(job["status"] == "finished" for job in jobs):
         lines.append(f"  test and compare      python evaluate.py 'runs=[{path}]'")
+    if any(job["status"] != "finished" for job in jobs):
+        lines.append(f"  the other jobs        python train.py resume={path}")
     lines.append(f"  the table             {os.path.join(path, 'summary.csv')}")
     return "\n".join(lines)
 

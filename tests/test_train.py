@@ -190,7 +190,7 @@ def test_a_run_that_stopped_early_has_nothing_left(command, tiny, tmp_path):
     epochs = json.loads((tmp_path / "run" / "run.json").read_text())["epochs"]
     assert epochs == 2
     assert command("train.py", "resume=run") == 0
-    assert "nothing left to train: validation had stopped improving" in command.out
+    assert "nothing left to train: it had come to its own end" in command.out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["epochs"] == epochs
 
 
@@ -222,7 +222,7 @@ MISTAKES = {
     "resume from nowhere": (["resume=outputs/nothing"], "resume=outputs/nothing"),
     "bad trainer value": (["trainer.max_epochs=ten"], "trainer.max_epochs=ten"),
     "bad precision": (["trainer.precision=8"], "trainer"),
-    "dropout above one": (["model.dropout=2"], "model: dropout probability"),
+    "dropout above one": (["model.dropout=2"], "model.dropout=2: must lie in [0, 1]"),
     "text among numbers": (["model.widths=[a,b]"], "model.widths=['a', 'b']"),
     "a number for a list": (["model.widths=3"], "model.widths=3"),
     "no epoch": (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
@@ -241,6 +241,69 @@ MISTAKES = {
     ),
     "cache beside mixup": ([*B0, "callbacks.two_phase.cache_views=1", "data.mixup_alpha=0.2"], "data.mixup_alpha"),
     "no such override syntax": (["data.batch_size"], "data.batch_size"),
+    "no batch to train on": (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches=0"),
+    "no batch to validate": (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0"),
+    "a fraction above one": (["+trainer.limit_val_batches=1.5"], "trainer.limit_val_batches=1.5"),
+    "an epoch that is never validated": (
+        ["+trainer.check_val_every_n_epoch=2"],
+        "trainer.check_val_every_n_epoch=2: never validates in max_epochs=1",
+    ),
+    "validation beyond the epoch": (["+trainer.val_check_interval=3"], "trainer.val_check_interval=3"),
+    "validation by the clock": (["+trainer.val_check_interval={seconds: 1}"], "trainer.val_check_interval={"),
+    "a run without a checkpoint": (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run: leaves no checkpoint"),
+    "a bare run": (["+trainer.barebones=true"], "trainer.barebones: leaves no checkpoint"),
+    "no checkpoint at all": (["callbacks.checkpoint=null"], "callbacks.checkpoint: is needed"),
+    "logging every 0 steps": (["trainer.log_every_n_steps=0"], "trainer.log_every_n_steps=0"),
+    "no step": (["+trainer.max_steps=0"], "trainer.max_steps=0"),
+    "negative patience": (["callbacks.early_stopping.patience=-1"], "callbacks.early_stopping.patience=-1"),
+    "negative clipping": (["+trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1"),
+    "a matrix every 0 epochs": (["callbacks.dashboard.confusion_every=0"], "callbacks.dashboard.confusion_every=0"),
+    "fewer than no pictures": (["callbacks.dashboard.images=-1"], "callbacks.dashboard.images=-1"),
+    "cutout above the image": (["data.cutout=1000"], "data.cutout=1000"),
+    "mixup without end": (["data.mixup_alpha=1e300"], "data.mixup_alpha=1e+300"),
+    "split seed too large": (["data.split_seed=4294967296"], "data.split_seed=4294967296"),
+    "no width": (["model.widths=[]"], "model.widths=[]"),
+    "width of zero": (["model.widths=[32,0]"], "model.widths=[32, 0]"),
+    "no hidden unit": (["model.hidden=0"], "model.hidden=0"),
+    "negative lr of the head": ([*B0, "callbacks.two_phase.head_lr=-1"], "head_lr=-1"),
+    "negative drop_path": ([*B0, "model.drop_path=-1"], "model.drop_path=-1"),
+    "empty name": (["name="], "name=: must be the name of a folder"),
+    "no name": (["name=null"], "name=None"),
+    "a name with a slash": (["name=a/b"], "name=a/b"),
+    "output to nowhere": (["output_dir=/proc/x"], "output_dir=/proc/x: cannot be written"),
+    "checkpoints to nowhere": (["callbacks.checkpoint.dirpath=/proc/x"], "callbacks.checkpoint.dirpath=/proc/x"),
+    "curves to nowhere": (["logger.save_dir=/proc/x"], "logger.save_dir=/proc/x"),
+    "table to nowhere": (["callbacks.epoch_log.path=/proc/x/y.csv"], "callbacks.epoch_log.path=/proc/x"),
+    "a number for a path": (["output_dir=1"], "output_dir=1: must be text"),
+    "a callback as a value": (["callbacks.dashboard=3"], "callbacks.dashboard=3: is a section"),
+    "a logger as a value": (["logger=1"], "logger=1: is a section"),
+    "callbacks of the trainer": (["+trainer.callbacks=[]"], "trainer.callbacks: is what the section callbacks makes"),
+    "a bar of 0.5": (["trainer.enable_progress_bar=0.5"], "trainer.enable_progress_bar=0.5: must be true or false"),
+    "text for a choice": (
+        ["trainer.deterministic=0x10"],
+        "trainer.deterministic=0x10: must be true or false or one of",
+    ),
+    "a list for text": (["trainer.accelerator=[null]"], "trainer.accelerator=[None]: must be text"),
+    "accelerator that is not installed": (["trainer.accelerator=tpu"], "trainer: "),
+    "a list of devices of a CPU": (
+        ["trainer.accelerator=cpu", "trainer.devices=[1]"],
+        "trainer.devices=[1]: must be a whole number of processes",
+    ),
+    "a number for a class": (["model._target_=3"], "model._target_=3: must name a class"),
+    "a class that there is not": (["model._target_=cifar10.models.None"], "model._target_=cifar10.models.None"),
+    "a class of another kind": (["data._target_=collections.Counter"], "data._target_=collections.Counter: must name"),
+    "class names from outside": (["+model.class_names=[a,b]"], "model.class_names: ScratchCNN has no such setting"),
+    "a removed setting that is needed": (["~trainer.max_epochs"], "trainer.max_epochs: must be given"),
+    "a removed section": (["~model"], "model"),
+    "another model's setting": ([*B0, "model.widths=[4]"], "model.widths: no such setting"),
+    "a value left open": (["data.flip=???"], "data.flip"),
+    "a reference to nothing": (["data.flip=${nowhere}"], "data.flip: Interpolation key 'nowhere' not found"),
+    "an environment variable not set": (["data.flip=${oc.env:NOWHERE}"], "data.flip: KeyError"),
+    "an open quote": (["data.root='"], "data.root=': no setting that Hydra can read"),
+    "an open list": (["model.widths=[1"], "model.widths=[1: no setting that Hydra can read"),
+    "no such flag": (["--fast"], "unrecognized arguments: --fast; settings are KEY=VALUE"),
+    "no such mode": (["hydra.mode=FAST"], "Invalid value 'FAST'"),
+    "verbose as a number": (["hydra.verbose=3"], "see --hydra-help"),
 }
 
 
@@ -322,6 +385,40 @@ def test_a_run_with_cached_features_says_how_large_they_are_and_where(command, t
 def test_a_run_does_without_tensorboard(command, tiny, tmp_path):
     assert command("train.py", *tiny, "logger=null") == 0
     assert not (the_run(tmp_path) / "tensorboard").exists()
+
+
+def test_training_that_ends_in_mid_epoch_is_logged_and_validated(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "data.batch_size=40", "+trainer.max_steps=3") == 0, command.err
+    run = the_run(tmp_path)
+    with (run / "metrics.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert row["step"] == "3" and float(row["train/loss"]) > 0 and float(row["val/loss"]) > 0
+    assert command("evaluate.py", f"run={run.relative_to(tmp_path)}") == 0, command.err
+
+
+def test_training_that_ends_before_any_validation_says_so(command, tiny):
+    late = ["trainer.max_epochs=2", "+trainer.check_val_every_n_epoch=2", "+trainer.max_steps=1"]
+    assert command("train.py", *tiny, *late) == 1
+    assert command.err.startswith("error: training ended before its first validation"), command.err
+
+
+def test_no_time_at_all_is_a_step_and_its_validation(command, tiny):
+    assert command("train.py", *tiny, "+trainer.max_time=00:00:00:00") == 0, command.err
+
+
+def test_validation_may_be_every_second_epoch(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "trainer.max_epochs=4", "+trainer.check_val_every_n_epoch=2") == 0, command.err
+    assert torch.load(the_run(tmp_path) / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] in (1, 3)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_a_run_in_another_precision(command, tiny, precision):
+    assert command("train.py", *tiny, f"trainer.precision={precision}", "data.mixup_alpha=0.2") == 0, command.err
+
+
+def test_the_flag_of_a_sweep_may_stand_anywhere(command, tiny, tmp_path):
+    assert command("train.py", *tiny, "-m", "seed=0,1", "+trainer.max_steps=1") == 0, command.err
+    assert len(list(tmp_path.glob("outputs/sweeps/*/[01]/run.json"))) == 2
 
 
 def test_a_bug_keeps_its_traceback(command, tiny, monkeypatch):

@@ -9,6 +9,7 @@ from torchvision.utils import make_grid
 
 from cifar10.data.features import Features
 from cifar10.data.transforms import Preprocessing
+from cifar10.errors import UserError
 from cifar10.evaluation.figures import confusion_matrix_figure
 
 
@@ -66,10 +67,15 @@ class Dashboard(pl.Callback):
     """
 
     def __init__(self, images: int = 32, confusion_every: int = 1):
+        if images < 0:
+            raise UserError(f"callbacks.dashboard.images={images}: cannot be negative; 0 shows none")
+        if confusion_every < 1:
+            raise UserError(f"callbacks.dashboard.confusion_every={confusion_every}: must be 1 epoch or more")
         self.images, self.confusion_every = images, confusion_every
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
-        if batch_idx == 0 and trainer.current_epoch == 0 and isinstance(trainer.logger, StageLogger):
+        first = batch_idx == 0 and trainer.current_epoch == 0
+        if self.images and first and isinstance(trainer.logger, StageLogger):
             images = batch[0]
             if isinstance(images, Features):
                 places = torch.arange(min(self.images, len(trainer.datamodule.indices["train"])))

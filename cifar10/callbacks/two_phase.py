@@ -53,6 +53,8 @@ class TwoPhaseFineTuning(pl.Callback):
             raise UserError(f"unfreeze_fraction={unfreeze_fraction}: must be a fraction of the blocks, in (0, 1]")
         if cache_views < 0:
             raise UserError(f"cache_views={cache_views}: cannot be negative; 0 is off")
+        if head_lr is not None and not 0 < head_lr < math.inf:
+            raise UserError(f"head_lr={head_lr}: must be a positive number, or null for the same as lr")
         check_schedule("callbacks.two_phase", lr, schedule, warmup)
         self.patience, self.unfreeze_fraction = patience, unfreeze_fraction
         self.lr, self.head_lr, self.schedule, self.warmup = lr, head_lr or lr, schedule, warmup

@@ -62,8 +62,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 raise UserError(f"data.{name}={value}: at least one image a batch")
         for name, value in (("crop_padding", crop_padding), ("cutout", cutout), ("mixup_alpha", mixup_alpha),
                             ("cutmix_alpha", cutmix_alpha), ("seed", seed), ("split_seed", split_seed)):  # fmt: skip
-            if not 0 <= value < math.inf:
-                raise UserError(f"data.{name}={value}: must be a number from 0 up")
+            most = {"split_seed": 2**32 - 1, "mixup_alpha": 10**6, "cutmix_alpha": 10**6}.get(name, math.inf)
+            if not 0 <= value <= most or value == math.inf:
+                raise UserError(
+                    f"data.{name}={value}: must be a number from 0 {'up' if most == math.inf else f'to {most}'}"
+                )
         if image_size is not None and image_size < 1:
             raise UserError(f"data.image_size={image_size}: at least one pixel")
         self.source = SOURCES[source](Path(root).expanduser())
@@ -107,6 +110,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
             images, labels = self.source.load("train")
             if self.augmentation.crop_padding >= min(images.shape[-2:]):
                 raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
+            if self.augmentation.cutout > min(images.shape[-2:]):
+                raise UserError(f"data.cutout={self.augmentation.cutout}: must not be above the image's side")
             train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
             self.loaded["train"] = images, labels
             self.indices |= {"train": torch.from_numpy(train), "val": torch.from_numpy(val)}

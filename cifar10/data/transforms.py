@@ -40,7 +40,7 @@ class Preprocessing:
             return F.interpolate(images, (size, size), mode=self.interpolation)
         down, across = (operator(side, size, self.interpolation, images.device) for side in sides)
         shape = (*images.shape[:2], size, size)
-        resized = torch.empty(shape, device=images.device, memory_format=torch.channels_last)
+        resized = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)
         at_once = 8 if images.device.type == "cpu" else len(images)  # what a CPU's cache holds
         for part, into in zip(images.contiguous().split(at_once), resized.split(at_once), strict=True):
             into.copy_(down @ part @ across.T)

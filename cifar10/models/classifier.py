@@ -122,11 +122,14 @@ class ImageClassifier(pl.LightningModule):
         self.train_tally = Tally(len(self.class_names))
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True  # and be validated, though it is in mid-epoch
+        ends = self.trainer.is_last_batch or self.trainer.should_stop
         alone_on_cpu = self.device.type == "cpu" and self.trainer.world_size == 1
         # Elsewhere a look at a loss means to wait.
-        if self.trainer.is_last_batch or len(self.unchecked_losses) >= (1 if alone_on_cpu else 50):
+        if ends or len(self.unchecked_losses) >= (1 if alone_on_cpu else 50):
             self.require_finite_losses()
-        if self.trainer.is_last_batch:
+        if ends:
             self._log_tally("train", self.train_tally)
 
     def on_validation_epoch_start(self) -> None:
@@ -275,3 +278,9 @@ def check_schedule(owner: str, lr: float, schedule: str, warmup: float) -> None:
         raise UserError(f"{owner}.schedule={schedule}: no such schedule; there are: {', '.join(SCHEDULES)}")
     if not 0 <= warmup < 1:
         raise UserError(f"{owner}.warmup={warmup}: must be a fraction of the steps, in [0, 1)")
+
+
+def check_fraction(key: str, value: float) -> None:
+    """Raise UserError for a probability that is none."""
+    if not 0 <= value <= 1:
+        raise UserError(f"{key}={value}: must lie in [0, 1]")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cifar10.errors import UserError
-from cifar10.models.classifier import ImageClassifier
+from cifar10.models.classifier import ImageClassifier, check_fraction
 from cifar10.models.networks import CNN, smallest_side
 
 
@@ -25,6 +25,11 @@ class ScratchCNN(ImageClassifier):
         schedule: str = "constant",
         warmup: float = 0.0,
     ):
+        check_fraction("model.dropout", dropout)
+        if not widths or min(widths) < 1:
+            raise UserError(f"model.widths={list(widths)}: must be whole numbers from 1 up, one a block")
+        if hidden < 1:
+            raise UserError(f"model.hidden={hidden}: at least one unit")
         image_size = 32 if image_size is None else image_size
         preprocessing = {"image_size": image_size, "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
         super().__init__(class_names, preprocessing, lr, optimizer, weight_decay, label_smoothing, schedule, warmup)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cifar10.data.features import Features
 from cifar10.errors import UserError
-from cifar10.models.classifier import ImageClassifier
+from cifar10.models.classifier import ImageClassifier, check_fraction
 from cifar10.models.depthwise import speed_up_depthwise
 from cifar10.stored import load_plain
 
@@ -47,6 +47,8 @@ class EfficientNet(ImageClassifier):
         schedule: str = "constant",
         warmup: float = 0.0,
     ):
+        check_fraction("model.dropout", dropout)
+        check_fraction("model.drop_path", drop_path)
         network = create_backbone(backbone, pretrained and weights is None, image_size, drop_path)
         config = timm.data.resolve_model_data_config(network)
         image_size = config["input_size"][-1] if image_size is None else image_size
