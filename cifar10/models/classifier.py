@@ -103,7 +103,7 @@ class ImageClassifier(pl.LightningModule):
         loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
         self.train_tally.add(loss, logits, labels)
-        self.unchecked_losses.append((self.trainer.global_step, loss.detach()))
+        self.unchecked_losses.append((self.global_step, loss.detach()))
         return loss if self.share_weight == 1 else loss * self.share_weight
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -134,9 +134,6 @@ class ImageClassifier(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.val_tally = Tally(len(self.class_names))
-        if self.trainer.world_size > 1:  # each process has its own statistics of batch normalisation, if not in sync
-            for buffer in self.buffers():
-                torch.distributed.broadcast(buffer, 0)
 
     def on_validation_epoch_end(self) -> None:
         self._log_tally("val", self.val_tally)
