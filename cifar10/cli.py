@@ -129,9 +129,9 @@ def remove_unused_folder() -> None:
         return
     for file in [*folder.glob(".hydra/*.yaml"), log_file]:
         file.unlink(missing_ok=True)
-    below = [folder / ".hydra", folder, *folder.parents]
+    below = [place for place in (folder / ".hydra", folder, *folder.parents) if place.exists()]
     with contextlib.suppress(OSError):  # something else lies there: it stays
-        for empty in below[: below.index(Path.cwd())] if Path.cwd() in below else below[:2]:
+        for empty in below[: below.index(Path.cwd())] if Path.cwd() in below else below[: below.index(folder) + 1]:
             empty.rmdir()
 
 

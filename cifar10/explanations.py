@@ -61,6 +61,8 @@ def explain(error: Exception, config_name: str) -> str:
         return f"{key}: {unknown(key, config_name)}"
     message, reason = "" if isinstance(error, AssertionError) else one_line(error), one_line(error.__cause__)
     message = message if reason in message else f"{message}: {reason}"
+    if message.startswith("Config group override"):
+        message = f"{' '.join(choices())}: {message}"
     message = message or f"{type(error).__name__} in what Hydra makes of these settings; see --hydra-help"
     return f"{key}: {message}" if key and key not in message else message
 
@@ -72,15 +74,19 @@ def one_line(error: object) -> str:
     return " ".join(line for line in lines if not line.startswith(added))
 
 
+def choices() -> list[str]:
+    """The command line's choices of groups."""
+    return [argument for argument in sys.argv[1:] if (CONF / argument.partition("=")[0].lstrip("+")).is_dir()]
+
+
 def unknown(key: str, config_name: str) -> str:
     """What to do about a key that the configuration lacks, as the command line has it."""
     for argument in sys.argv[1:]:
         removed = argument.partition("=")[0]
         if removed.startswith("~") and f"{key}.".startswith(f"{removed[1:]}."):
             return f"is needed, but {removed} removes it"
-    chosen = [argument for argument in sys.argv[1:] if (CONF / argument.partition("=")[0]).is_dir()]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose(config_name, [choice for choice in chosen if not any(sign in choice for sign in ",()")])
+        cfg = hydra.compose(config_name, [choice for choice in choices() if not any(sign in choice for sign in ",()")])
     known = [name for name in (cfg if "." not in key else flatten(cfg)) if name != key]
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]

@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from cifar10.build import matches
 from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from cifar10.data.datamodule import stratified_order
 from cifar10.data.features import Progress
@@ -31,11 +32,15 @@ FILES = {"computed": "corruptions.json", "published": "cifar10c.json"}
 def check(corruption: DictConfig) -> tuple[list[str], list[int], int | None]:
     """The names, severities and number of images of a `corruption` group; UserError for what cannot be."""
     names, severities, images = (corruption.get(key) for key in ("names", "severities", "images"))
-    for name in names or ():
+    if not matches(names, list[str]) or not matches(severities, list[int]):
+        raise UserError(
+            f"corruption: names={names}, severities={severities}: must be lists, of text and of whole numbers"
+        )
+    for name in names:
         if name not in CORRUPTIONS:
             raise UserError(f"corruption.names: no such corruption as {name}; there are: {', '.join(CORRUPTIONS)}")
     if not names or not severities or not set(severities) <= set(SEVERITIES):
-        raise UserError("corruption: names and severities must be lists, the severities from 1 to 5")
+        raise UserError("corruption: names and severities must not be empty, and the severities from 1 to 5")
     if images is not None and (not isinstance(images, int) or isinstance(images, bool) or images < 1):
         raise UserError(f"corruption.images={images}: must be a number of test images, or null for all")
     return list(names), sorted(severities), images
