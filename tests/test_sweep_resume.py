@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from cifar10 import build, jobs, runs
+from cifar10.interruption import Interrupted
 from cifar10.models import efficientnet
 from tests.conftest import PROJECT, TINY_BACKBONE
 
@@ -117,7 +118,7 @@ def test_an_interrupted_experiment_of_both_models_goes_on(command, small, tmp_pa
 
     def interrupt(cfg, *arguments):
         if cfg.name == "laptop_efficientnet_b0":
-            raise KeyboardInterrupt
+            raise Interrupted(signal.SIGINT)
         announce(cfg, *arguments)
 
     create_backbone, announce = efficientnet.create_backbone, runs.announce
@@ -125,8 +126,7 @@ def test_an_interrupted_experiment_of_both_models_goes_on(command, small, tmp_pa
     monkeypatch.setattr(runs, "announce", interrupt)
     common = [one for one in small if not one.startswith("model.")]
     arguments = ["experiment=laptop", *common, "data.val_size=40", "data.image_size=32", "trainer.compile=false"]
-    with pytest.raises(KeyboardInterrupt):
-        command("train.py", *arguments, "hydra.sweep.dir=mine")
+    assert command("train.py", *arguments, "hydra.sweep.dir=mine") == 130
     monkeypatch.setattr(runs, "announce", announce)
     assert command("train.py", "resume=mine") == 0, command.err
     assert [json.loads(Path(f"mine/{number}/run.json").read_text())["epochs"] for number in (0, 1)] == [2, 2]
@@ -162,11 +162,11 @@ def test_a_job_that_failed_begins_anew_where_the_data_has_moved_to(command, smal
 @pytest.fixture
 def interrupted(command, small, monkeypatch):
     def interrupt(*arguments):
-        raise KeyboardInterrupt
+        raise Interrupted(signal.SIGINT)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(runs, "announce", interrupt)
-        command("train.py", "-m", *small, "seed=0,1", "hydra.sweep.dir=mine")
+        assert command("train.py", "-m", *small, "seed=0,1", "hydra.sweep.dir=mine") == 130
     return Path("mine")
 
 
