@@ -23,8 +23,9 @@ CASES = {
     "a CNN": [*CNN, "trainer.checkpoint_every_n_steps=4"],
     "mixup, cutmix, cutout, crops": [*CNN, "data.mixup_alpha=1", "data.cutmix_alpha=1", "data.cutout=8",
                                      "data.crop_padding=4", "data.flip=true"],
-    "two phases that switch early": [*PHASES, "model.backbone=test_vit", "model.lr=3.0", "trainer.max_epochs=4",
-                                     "callbacks.two_phase.head_epochs=3", "callbacks.two_phase.patience=1"],
+    "two phases that switch early": [*PHASES, "model.backbone=test_vit", "data.image_size=64", "model.lr=3.0",
+                                     "trainer.max_epochs=4", "callbacks.two_phase.head_epochs=3",
+                                     "callbacks.two_phase.patience=1"],
     "two phases from cached features": [*PHASES, "model.backbone=test_convnext", "data.image_size=64",
                                         "callbacks.two_phase.head_epochs=1", "callbacks.two_phase.cache_views=2"],
 }  # fmt: skip
