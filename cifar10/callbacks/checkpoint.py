@@ -84,6 +84,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
             # Another number of processes draws other numbers in any case.
             restore_random_state(self.random_states[trainer.global_rank % len(self.random_states)])
             self.random_states = None
+        elif trainer.global_rank > 0:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # dropout of its own in each process
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
         if not signals.hold:
