@@ -52,14 +52,16 @@ def command(config_name: str) -> Callable:
                 logging.getLogger().setLevel(logging.ERROR)
             if not SHOW_TRACEBACKS:
                 os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that this one starts
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                os.environ[SWEEP] = HydraConfig.get().sweep.dir
+            own, sweep = HydraConfig.get(), HydraConfig.get().mode == RunMode.MULTIRUN
+            if sweep:
+                os.environ[SWEEP] = own.sweep.dir
             keep_freed_memory()
-            log.info("loading PyTorch and Lightning")  # a few seconds
-            if config_name == "train":
-                sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-                slurm.note(arguments, HydraConfig.get().sweep.dir if sweep else HydraConfig.get().runtime.output_dir)
             try:
+                log.info("loading PyTorch and Lightning")  # a few seconds
+                if config_name == "train":
+                    slurm.note(
+                        arguments, HydraConfig.get().sweep.dir if sweep else HydraConfig.get().runtime.output_dir
+                    )
                 with signals.watched():
                     result = take_up(cfg)  # of a sweep's job that has finished before
                     return function(cfg) if result is None else result
@@ -68,14 +70,14 @@ def command(config_name: str) -> Callable:
                 raise
             except Exception as caught:
                 if not is_known(caught):  # a bug
-                    if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    if sweep:
                         log.exception("this job has crashed")  # at its end the sweep shows the first one only
                     raise
                 remove_unused_folder()
                 if SHOW_TRACEBACKS:
                     raise
                 error = in_a_line(caught, config_name)
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                if sweep:
                     raise error from caught  # Hydra goes on with the other jobs, and raises this again at the end
                 fail(error)
             finally:
@@ -105,7 +107,7 @@ def command(config_name: str) -> Callable:
                 fail(in_a_line(error, config_name))
             finally:
                 if not SHOW_TRACEBACKS:
-                    del os.environ["HYDRA_FULL_ERROR"]
+                    os.environ.pop("HYDRA_FULL_ERROR", None)
 
         return main
 
