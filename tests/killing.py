@@ -43,6 +43,7 @@ def train(folder: Path, *arguments: str, kill: str | None = None, script: str = 
 
 def _run(script: str, folder: str, arguments: tuple[str, ...], kill: str | None) -> None:
     os.chdir(folder)
+    os.environ.pop("CIFAR10_WEIGHTS", None)
     for descriptor in (1, 2):
         os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     torch.set_num_threads(1)

@@ -17,8 +17,9 @@ from cifar10.benchmark import commands
 from cifar10.benchmark.__main__ import SECTIONS, main, parse
 from cifar10.benchmark.clock import EpochClock
 from cifar10.benchmark.settings import Settings, settle
-from cifar10.cli import CONF
+from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.errors import UserError
+from cifar10.explanations import CONF
 from cifar10.models.cnn import ScratchCNN
 
 IN_PROCESS = ("data", "step", "cache", "growth")
@@ -132,10 +133,9 @@ def test_every_run_that_is_measured_composes_and_builds(settings, extra):
     with clean_process():
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = hydra.compose("train", commands.run_arguments(settings, 128, extra))
-        build.check_settings(cfg)
         build.build_model(cfg, build.build_data(cfg))
         if extra is commands.B0:
-            assert build.make("callbacks.two_phase", cfg.callbacks.two_phase).cache_views == 2
+            assert build.make("callbacks.two_phase", cfg.callbacks.two_phase, TwoPhaseFineTuning).cache_views == 2
 
 
 def test_the_memory_of_the_benchmark_does_not_count_as_the_commands_own():

@@ -34,6 +34,7 @@ CASES = {
 def together(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     """`train.py` in two processes, from a folder."""
     environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    environment.pop("CIFAR10_WEIGHTS", None)
     command = [sys.executable, str(PROJECT / "train.py"), *arguments, "trainer.accelerator=cpu", "trainer.devices=2"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 

@@ -97,7 +97,6 @@ def configured_epoch(settings: Settings, images: int, extra: list[str] | tuple[s
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*could not find the monitored key")  # without validation
         cfg = compose(settings, folder, images, list(extra))
-        build.check_settings(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         datamodule = build.build_data(cfg)
         model = build.build_model(cfg, datamodule)
