@@ -176,6 +176,10 @@ def check_values(key: str, target: type, node: DictConfig, given: Collection[str
             raise UserError(f"{key}.{name}: {target.__name__} has no such setting; it has: {known}")
         if not matches(value, hints.get(name, object)):
             raise UserError(f"{key}.{name}={value}: must be {describe(hints[name])}")
+    for name, parameter in parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and name not in node and name not in given:
+            raise UserError(f"{key}.{name}: must be given; {target.__name__} has no default for it")
 
 
 def matches(value: object, hint: object) -> bool:

@@ -22,6 +22,7 @@ from cifar10.replay import check_overrides, key_of
 NOTES, OVERRIDES = ".jobs", "overrides"
 # where and how a sweep is computed; all else would make it another sweep
 MAY_CHANGE = ("data.root", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar")
+ITS_PLACE = ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir", "hydra.mode", "hydra.output_subdir")
 # a run's result, and what a run that begins anew would add to
 RESULT, CHECKPOINT = "run.json", "checkpoints/last.ckpt"
 REMAINS = (RESULT, CHECKPOINT, "checkpoints/best.ckpt", "metrics.csv")
@@ -53,7 +54,8 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
         raise UserError(f"resume={folder}: {folder / NOTES / OVERRIDES} cannot be read ({cause_of(error)})") from error
     given = [one for one in given if one not in ("-m", "--multirun") and not one.startswith("resume=")]
     for argument in given:
-        may_change = key_of(argument) in MAY_CHANGE or key_of(argument).startswith(("hydra.", "hydra/"))
+        key = key_of(argument)
+        may_change = key in MAY_CHANGE or (key.startswith(("hydra.", "hydra/")) and key not in ITS_PLACE)
         if not may_change or OverridesParser.create().parse_override(argument).is_sweep_override():
             raise UserError(
                 f"{argument}: a sweep is resumed as it is; only single values of {', '.join(MAY_CHANGE)} may change"
