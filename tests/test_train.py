@@ -242,7 +242,6 @@ MISTAKES = {
     "cache beside mixup": ([*B0, "callbacks.two_phase.cache_views=1", "data.mixup_alpha=0.2"], "data.mixup_alpha"),
     "no such override syntax": (["data.batch_size"], "data.batch_size"),
     "no batch to train on": (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches=0"),
-    "a folder taken away": (["~callbacks.checkpoint.dirpath"], "callbacks.checkpoint.dirpath: must be given"),
     "no batch to validate": (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0"),
     "a fraction above one": (["+trainer.limit_val_batches=1.5"], "trainer.limit_val_batches=1.5"),
     "an epoch that is never validated": (
