@@ -25,7 +25,7 @@ from cifar10.explanations import CONF, in_a_line, is_known, quiet_threads
 from cifar10.interruption import Interrupted, signals
 from cifar10.jobs import resume_sweep, resumed_sweep, take_up
 from cifar10.memory import keep_freed_memory
-from cifar10.processes import IS_FURTHER, SWEEP, first_process_ends, sweep_arguments
+from cifar10.processes import IS_FURTHER, REPLAYED, SWEEP, first_process_ends, sweep_arguments
 from cifar10.replay import resume_arguments
 from cifar10.sweep import summarised
 
@@ -93,7 +93,11 @@ def command(config_name: str) -> Callable:
                 before = slurm.folder_of_before(arguments)
                 wanted = flags_first([f"resume={before}"] if before else arguments)
                 sweep = resumed_sweep(wanted)
-                wanted = resume_arguments(wanted) if sweep is None else resume_sweep(sweep, wanted)
+                if sweep is not None:
+                    wanted = resume_sweep(sweep, wanted)
+                elif not (IS_FURTHER and REPLAYED in os.environ):
+                    os.environ[REPLAYED] = "1"
+                    wanted = resume_arguments(wanted)
                 sys.argv[1:] = [*wanted, *sweep_arguments()]
                 with summarised(resumed=sweep is not None):
                     hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()

@@ -5,6 +5,7 @@ import time
 
 IS_FURTHER = os.environ.get("LOCAL_RANK", "0") != "0"  # not the first, which speaks and writes for all
 PARENT = os.getppid()
+REPLAYED = "CIFAR10_REPLAYED"  # the environment variable that says: these arguments are a run's own already
 SWEEP = "CIFAR10_SWEEP_FOLDER"  # the environment variable in which the first tells the others where its sweep is
 
 

@@ -111,6 +111,14 @@ def test_two_processes_with_batch_normalisation_give_the_same_bits_twice(tiny, t
     assert rows(tmp_path / "one") == rows(tmp_path / "two")
 
 
+@pytest.mark.slow
+def test_two_processes_go_on_with_an_interrupted_run(tiny, tmp_path):
+    assert together(tmp_path, *tiny, "hydra.run.dir=run").returncode == 0
+    result = together(tmp_path, "resume=run", "trainer.max_epochs=2")
+    assert result.returncode == 0, result.stderr
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == [0, 1] and result.stdout.count("epoch 2/2") == 1
+
+
 @pytest.mark.promise("bad inputs")
 @pytest.mark.parametrize("key", ["batch_size", "eval_batch_size"])
 def test_a_batch_too_small_for_two_processes_is_refused_before_they_start(command, tiny, tmp_path, key):

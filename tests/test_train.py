@@ -307,6 +307,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.promise("configurations")
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_answered_in_one_line_and_leaves_nothing_behind(command, tiny, tmp_path, mistake):
     arguments, answer = MISTAKES[mistake]
