@@ -23,8 +23,8 @@ def main(cfg: DictConfig) -> float:
     datamodule = build.build_data(cfg)
     model = build.build_model(cfg, datamodule)
     trainer = build.build_trainer(cfg)
-    checkpoint = runs.restore_point(cfg, trainer)
     with runs.own_folder(cfg, trainer):
+        checkpoint = runs.restore_point(cfg, trainer)
         runs.announce(cfg, model, datamodule, trainer)
         build.check_interval(trainer, datamodule)
         trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)

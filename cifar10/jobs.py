@@ -5,6 +5,7 @@ forgets them, so a job that finds its note has begun in this sweep before. Impor
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.errors import UserError, cause_of
 from cifar10.files import whole_file
 from cifar10.replay import check_overrides, key_of
+
+log = logging.getLogger(__name__)
 
 NOTES, OVERRIDES = ".jobs", "overrides"
 # where and how a sweep is computed; all else would make it another sweep
@@ -97,6 +100,7 @@ def take_up(cfg: DictConfig) -> float | None:
     if note is not None and not is_same(note, hydra):
         raise UserError(f"job {hydra.job.num} began with other settings: the experiment has changed; begin a new sweep")
     if (folder / RESULT).is_file():
+        log.info("this job has finished before: it is left as it is")
         return float(json.loads((folder / RESULT).read_text())["val/acc"])
     if (folder / CHECKPOINT).is_file():
         cfg.resume = str(folder)

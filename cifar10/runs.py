@@ -28,6 +28,8 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     """Say what is trained, on what, where and how; from here on the first process speaks for all."""
     if not trainer.is_global_zero:
         logging.disable(logging.INFO)
+    else:
+        (Path(cfg.output_dir) / SUMMARY).unlink(missing_ok=True)  # a resumed run has not finished any more
     datamodule.setup("fit")
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -55,7 +57,6 @@ def own_folder(cfg: DictConfig, trainer: pl.Trainer) -> Iterator[None]:
     busy = f"{os.path.relpath(folder)}: another process trains in this folder; wait for it, or stop it first"
     with locked(folder / ".lock", busy):
         remove_leftovers(folder)
-        (folder / SUMMARY).unlink(missing_ok=True)  # a resumed run has not finished any more
         yield
 
 
@@ -66,8 +67,11 @@ def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
     """
     if not cfg.resume:
         return None
-    file = Path(cfg.resume) / "checkpoints" / "last.ckpt"
-    step = -1
+    folder = Path(os.path.relpath(Path(cfg.resume) / "checkpoints"))
+    file, step = folder / "last.ckpt", -1
+    if not file.exists() and (folder / "best.ckpt").exists():
+        log.info(f"{file} is not there: going on from best.ckpt")
+        file = folder / "best.ckpt"
     if not file.exists():
         log.info("no checkpoint had been saved yet: the run begins again")
     else:
@@ -77,14 +81,16 @@ def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
             epochs = loop["epoch_progress"]["current"]["processed"]
             batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
         except (UserError, KeyError, TypeError) as error:
-            there = (file.parent / "best.ckpt").exists()
-            best = "; best.ckpt in its place goes on from the best epoch" if there else ""
+            way = (
+                "; delete it to go on from best.ckpt"
+                if file.name == "last.ckpt" and (folder / "best.ckpt").exists()
+                else ""
+            )
             reason = error if isinstance(error, UserError) else f"{file}: not a checkpoint to go on from"
-            raise UserError(f"{reason}{best}") from error
-        stopped = checkpoint.get("should_stop", False)
+            raise UserError(f"{reason}{way}") from error
         left = "" if loop["epoch_progress"]["current"]["ready"] == epochs else f" and {batches} batches of the next"
-        log.info(f"{file}: {epochs} epochs{left} are done, {step} steps")
-        if stopped:
+        log.info(f"{file}: {epochs} epoch{'s' * (epochs != 1)}{left} done, {step} steps")
+        if checkpoint.get("should_stop", False):
             log.info("nothing left to train: it had come to its own end, by callbacks.*.patience or trainer.max_steps")
         elif epochs >= cfg.trainer.max_epochs:
             log.info(f"nothing left to train; trainer.max_epochs={epochs + 1} or more goes on")

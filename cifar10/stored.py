@@ -9,6 +9,7 @@ import json
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -127,6 +128,10 @@ def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig
 def load_plain(file: str | Path) -> object:
     """What is in a torch file, tensors and plain values alone; ValueError, in one line, for anything else."""
     try:
+        if zipfile.is_zipfile(file):  # torch looks at no checksum
+            with zipfile.ZipFile(file) as parts:
+                if damaged := parts.testzip():
+                    raise ValueError(f"damaged: the checksum of its part {damaged} is another")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle protocol
             return torch.load(file, map_location="cpu", weights_only=True)
@@ -134,6 +139,8 @@ def load_plain(file: str | Path) -> object:
         reason = str(error).strip() or type(error).__name__
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:  # torch advises to execute the file
             reason = "no plain file of tensors, or damaged"
+        elif isinstance(error, OSError | EOFError):
+            reason = "damaged, or not complete"
         raise ValueError(reason.splitlines()[0][:200]) from error
 
 

@@ -51,7 +51,7 @@ def test_the_first_finishes_the_step_saves_and_says_how_to_go_on(name, shapes_ro
     assert f"{name}: finishing the step" in text and "stopped and saved after epoch 1, step 11" in text
     assert "python train.py resume=run" in text and "Traceback" not in text and "error" not in text
     assert train(tmp_path / "stopped", "resume=run") == 0
-    assert "1 epochs and 3 batches of the next are done, 11 steps" in output(tmp_path / "stopped")
+    assert "1 epoch and 3 batches of the next done, 11 steps" in output(tmp_path / "stopped")
     assert differences(outcome(tmp_path / "whole" / "run"), outcome(tmp_path / "stopped" / "run")) == []
 
 
