@@ -139,7 +139,7 @@ def load_plain(file: str | Path) -> object:
         reason = str(error).strip() or type(error).__name__
         if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:  # torch advises to execute the file
             reason = "no plain file of tensors, or damaged"
-        elif isinstance(error, OSError | EOFError):
+        elif isinstance(error, OSError | EOFError) or "PytorchStreamReader" in reason:
             reason = "damaged, or not complete"
         raise ValueError(reason.splitlines()[0][:200]) from error
 
