@@ -24,7 +24,7 @@ from cifar10.data import shapes, sources
 from tests.conftest import PROJECT, TINY_BACKBONE
 
 CONF = PROJECT / "conf"
-CASES = int(os.environ.get("CIFAR10_FUZZ", 112))
+CASES = int(os.environ.get("CIFAR10_FUZZ", 150))
 SECONDS = 60  # for one case, whatever it does: it must not hang
 
 NUMBERS = ["0", "-1", "1", "2", "3", "7", "0.5", "-0.5", "1.0", "1e-300", "1e300", "-1e300", "nan", "inf", "-inf",

@@ -39,7 +39,7 @@ LATER = [
     "before run.json is in its place",
 ]
 SWITCH = ["as an epoch begins #2", "at the switch", "behind the switch", "before a step #2"]
-RANDOM_KILLS = 4
+RANDOM_KILLS = 6
 KILLS = {
     "CNN": [*EVERYWHERE, *LATER],
     "B0 in two phases": [*EVERYWHERE, *SWITCH, *LATER],

@@ -156,7 +156,6 @@ def test_a_run_whose_folder_was_moved_still_knows_its_best_epoch(command, tiny, 
     assert ((tmp_path / "other" / "checkpoints" / "best.ckpt").read_bytes() == best) is not improved
 
 
-@pytest.mark.promise("bad inputs")
 @pytest.mark.parametrize("damage", ["cut off", "empty", "a bit flipped among the weights"])
 def test_a_damaged_checkpoint_is_one_line_and_the_best_one_goes_on(command, tiny, tmp_path, damage):
     assert command("train.py", *tiny, "hydra.run.dir=run") == 0
