@@ -34,6 +34,7 @@ NO_PART_OF_THE_RECIPE = (
         "model.weights",
     ),
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.log_every_n_steps"),
+    "trainer.checkpoint_every_n_steps",
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir"),
     *("trainer.deterministic", "trainer.benchmark", "trainer.num_sanity_val_steps"),
     *("callbacks.dashboard", "callbacks.epoch_log", "callbacks.timer", "callbacks.checkpoint"),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cifar10.data.shapes import write_cifar10_files
 from cifar10.data.sources import Shapes
-from cifar10.finished import find
+from cifar10.finished import FinishedRun, find
 
 PROJECT = Path(__file__).parent.parent
 
@@ -317,3 +317,8 @@ def test_the_number_of_training_images_becomes_an_axis(command, tiny, tmp_path):
     results, html = comparison(tmp_path)
     assert results["efficiency"][0]["sizes"] == [40, 80] and len(results["groups"]) == 1
     assert "How much data does it take?" in html
+
+
+def test_how_often_a_run_is_saved_is_no_part_of_its_recipe():
+    cfg = OmegaConf.create({"seed": 1, "trainer": {"checkpoint_every_n_steps": 5, "max_epochs": 2}})
+    assert FinishedRun(Path("run"), cfg, {}).recipe == {"trainer.max_epochs": 2}

@@ -29,7 +29,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
     best.ckpt: of the epoch with the best `monitor`, a name in `trainer.callback_metrics`; mode: "min" or "max".
     last.ckpt: after every epoch, after every `every_n_steps` optimizer steps if given, and when SIGINT, SIGTERM or
     Slurm's requeue signal stops the run. With it a run goes on as if it had never stopped: weights, optimizer, loops,
-    callbacks, random states and the decision to stop early. Only Lightning's own ModelCheckpoint would forget the best
+    callbacks, random states and the decision to stop early. Lightning's own ModelCheckpoint would forget the best
     score where the run's folder has been moved, the random states and that decision, and cannot save in mid-epoch
     without a second validation (Lightning issues 19549, 20288).
     """
