@@ -35,7 +35,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest $(ARGS)
 
 bench: $(READY)
-	@$(BIN)/python -m cifar10.benchmark $(ARGS)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 tensorboard: $(READY)
 	@$(BIN)/tensorboard --logdir outputs

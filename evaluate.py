@@ -9,7 +9,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from cifar10.cli import command
+from cifar10.commandline.command import command
 
 log = logging.getLogger("evaluate")
 
@@ -17,7 +17,8 @@ log = logging.getLogger("evaluate")
 @command("evaluate")
 def main(cfg: DictConfig) -> None:
     """Write the report of one run or of several; what cannot be reported of the others is an error at the end."""
-    from cifar10 import finished, reporting
+    from cifar10.evaluation import finished_runs as finished
+    from cifar10.evaluation import steps as reporting
 
     settings = reporting.settings_of(cfg)
     folders = finished.find(cfg.run, cfg.runs)

@@ -8,7 +8,7 @@ python train.py resume=outputs/cnn/2026-01-31_12-00-00     go on with an interru
 
 from omegaconf import DictConfig
 
-from cifar10.cli import command
+from cifar10.commandline.command import command
 
 
 @command("train")
@@ -16,7 +16,8 @@ def main(cfg: DictConfig) -> float:
     """Train as configured; returns the best checkpoint's validation accuracy, for sweepers to maximise."""
     import pytorch_lightning as pl
 
-    from cifar10 import build, runs
+    from cifar10.training import build
+    from cifar10.training import run as runs
 
     build.check_settings(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -73,3 +75,25 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[bool]:
             if lock.is_locked:
                 os.unlink(path)
         lock.release()
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder in `parent`, where one process works at a time; others wait.
+
+    A `parent` made for it goes again unless something was put there. What killed processes left is removed.
+    """
+    made = [folder for folder in (parent, *parent.parents) if not os.path.lexists(folder)]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with locked(parent / ".preparing.lock") as alone:
+            parent.mkdir(parents=True, exist_ok=True)  # the process that was waited for may have taken it away
+            if alone:
+                for left in parent.glob(".unfinished-*"):
+                    shutil.rmtree(left, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=parent) as scratch:
+                yield Path(scratch)
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty: it is in use
+                folder.rmdir()

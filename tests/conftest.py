@@ -11,7 +11,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.data.shapes import write_cifar10_files
+from cifar10.data.sources.shapes import write_cifar10_files
 
 pytest_plugins = ["tests.promises"]
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cifar10.interruption import signals
+from cifar10.signals import signals
 
 PROJECT = Path(__file__).parent.parent
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.killing", "cifar10.runs", "cifar10.build"])
+CONTEXT.set_forkserver_preload(["tests.killing", "cifar10.training.run", "cifar10.training.build"])
 
 
 def start(folder: Path, *arguments: str, kill: str | None = None, script: str = "train.py") -> multiprocessing.Process:
@@ -124,15 +124,15 @@ MOMENTS: dict[str, Callable[[int], None]] = {
     "before metrics.csv is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("metrics.csv")),
     "at the switch": lambda n: at_call(f"{TWO_PHASE}._switch", n),
     "behind the switch": lambda n: at_call(f"{MODULE}.on_train_epoch_start", n),
-    "while features are computed": lambda n: at_call("cifar10.data.features.FeatureCache.write", n),
-    "after the last epoch": lambda n: at_call("cifar10.runs.training_seconds", n),
+    "while features are computed": lambda n: at_call("cifar10.data.feature_cache.FeatureCache.write", n),
+    "after the last epoch": lambda n: at_call("cifar10.training.run.training_seconds", n),
     "before run.json is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("run.json")),
     # no kills: moments at which the process waits for signals
     "waits in a step": lambda n: at_call(f"{MODULE}.training_step", n, wait_for_a_signal),
     "never ends a step": lambda n: at_call(f"{MODULE}.training_step", n, wait_for_ever),
     "waits in validation": lambda n: at_call(f"{MODULE}.validation_step", n, wait_for_a_signal),
     "waits while features are computed": lambda n: at_call(
-        "cifar10.data.features.FeatureCache.write", n, wait_for_ever
+        "cifar10.data.feature_cache.FeatureCache.write", n, wait_for_ever
     ),
     "environment": lambda n: None,
 }

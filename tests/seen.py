@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from cifar10.data.features import Features
+from cifar10.data.feature_cache import Features
 
 
 class Seen(pl.Callback):

@@ -12,9 +12,9 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from cifar10.data.shapes import write_cifar10_files
 from cifar10.data.sources import Shapes
-from cifar10.finished import FinishedRun, find
+from cifar10.data.sources.shapes import write_cifar10_files
+from cifar10.evaluation.finished_runs import FinishedRun, find
 
 PROJECT = Path(__file__).parent.parent
 

@@ -19,8 +19,8 @@ import pytorch_lightning as pl
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from cifar10 import finished
-from cifar10.data import shapes, sources
+from cifar10.data.sources import shapes
+from cifar10.evaluation import finished_runs as finished
 from tests.conftest import PROJECT, TINY_BACKBONE
 
 CONF = PROJECT / "conf"
@@ -177,7 +177,7 @@ def offline(monkeypatch):
 
     monkeypatch.setattr(sources, "_download", no_network)
     monkeypatch.setattr(
-        sources, "write_cifar10_files", functools.partial(shapes.write_cifar10_files, images_per_batch=40)
+        shapes, "write_cifar10_files", functools.partial(shapes.write_cifar10_files, images_per_batch=40)
     )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
@@ -230,7 +230,7 @@ def test_random_settings_evaluate_or_are_refused_in_a_line(
     run = tmp_path / "outputs" / "cnn" / "run"
     shutil.copytree(finished_run, run)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    monkeypatch.setattr("cifar10.evaluation.report.write", lambda folder, *_: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr("cifar10.report.page.write", lambda folder, *_: folder.mkdir(parents=True, exist_ok=True))
     code = command("evaluate.py", *small, *tried)
     check_answer(command, code, what)
     kept = {path for path in before if path.is_file() and path.read_bytes() == before[path]}

@@ -20,14 +20,15 @@ import torchvision
 from omegaconf import OmegaConf
 from PIL import Image
 
-from cifar10 import finished, predictions, robustness
-from cifar10.cli import resume_arguments
-from cifar10.data.shapes import META_FILE, TEST_FILE, TRAIN_FILES, write_cifar10_files
+from cifar10.commandline.command import resume_arguments
+from cifar10.commandline.resume import check_overrides
 from cifar10.data.sources import CIFAR10, CIFAR101, Shapes
+from cifar10.data.sources.shapes import META_FILE, TEST_FILE, TRAIN_FILES, write_cifar10_files
 from cifar10.errors import MissingData, UserError
-from cifar10.evaluation.comparison import score
+from cifar10.evaluation import finished_runs as finished
+from cifar10.evaluation import predictions, robustness
 from cifar10.models.cnn import ScratchCNN
-from cifar10.replay import check_overrides
+from cifar10.report.comparison import score
 
 pytestmark = pytest.mark.promise("hostile files")
 BATCHES = "cifar-10-batches-py"
@@ -529,22 +530,22 @@ def test_corruption_results_that_are(tmp_path, content):
 
 TARGETS = [
     ("data._target_", "os.system"),
-    ("data._target_", "cifar10.build.os.system"),
+    ("data._target_", "cifar10.training.build.os.system"),
     ("data._target_", "cifar10.data.datamodule.math"),
     ("data._target_", "cifar10.data.datamodule.split"),
     ("data._target_", "cifar10.data.datamodule.Path"),
     ("data._target_", "cifar10.data.sources.CIFAR10"),
     ("data._target_", "cifar10.models.cnn.ScratchCNN"),
-    ("data._target_", "cifar10.benchmark.__main__.main"),
+    ("data._target_", "tests.benchmarks.__main__.main"),
     ("data._target_", "cifar10.data.no_such_module.X"),
     ("data._target_", "pytorch_lightning.LightningDataModule"),
     ("data._target_", "..cifar10.data"),
     ("data._target_", None),
     ("data._target_", ["os.system"]),
     ("model._target_", "os.system"),
-    ("model._target_", "cifar10.finished.os"),
+    ("model._target_", "cifar10.evaluation.finished_runs.os"),
     ("model._target_", "cifar10.models.cnn.torch"),
-    ("model._target_", "cifar10.models.networks.CNN"),
+    ("model._target_", "cifar10.models.networks.cnn.CNN"),
     ("model._target_", "cifar10.models.efficientnet.timm.create_model"),
     ("model._target_", "cifar10.models.classifier.pl.LightningModule"),
     ("model._target_", "torch.hub.load"),
@@ -638,7 +639,7 @@ OVERRIDES = [
     "+callbacks.evil={_target_:'os.mkdir',path:executed}",
     "+callbacks.evil=[{_target_:os.mkdir,path:executed}]",
     "logger={_target_:pytorch_lightning.loggers.CSVLogger,save_dir:{_target_:os.mkdir,path:executed}}",
-    "data._target_=cifar10.build.os.system",
+    "data._target_=cifar10.training.build.os.system",
     "trainer._target_=pytorch_lightning.trainer.trainer.os.system",
     "trainer._target_=pytorch_lightning.seed_everything",
     "trainer._target_=cifar10.files.sync",

@@ -326,7 +326,7 @@ def test_absent_data_is_one_line_with_three_ways_on_and_its_own_exit_code(comman
     def no_network(*arguments, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr("cifar10.data.sources._download", no_network)
+    monkeypatch.setattr("cifar10.data.sources.cifar10._download", no_network)
     assert command("train.py", "data.root=nowhere") == 66
     assert all(way in command.err for way in ("data.root=", "CIFAR10_ROOT", "data=shapes"))
     assert len(command.err.splitlines()) == 1 and list(tmp_path.iterdir()) == []
@@ -359,8 +359,8 @@ def test_help_and_cfg_import_nothing_heavy():
 
 
 def test_compiling_without_a_compiler_is_one_line_and_auto_does_without(command, tiny, monkeypatch):
-    monkeypatch.setattr("cifar10.build.shutil.which", lambda name: None)
-    monkeypatch.setattr("cifar10.build.torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("cifar10.training.build.shutil.which", lambda name: None)
+    monkeypatch.setattr("cifar10.training.build.torch.cuda.is_available", lambda: False)
     assert command("train.py", *tiny, "trainer.compile=true") == 1
     assert command.err.startswith("error: trainer.compile=true: needs a C++ compiler")
     assert command("train.py", *tiny, "trainer.compile=auto") == 0

@@ -15,10 +15,10 @@ import torch.distributed
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
+from cifar10.commandline.slurm import requeue
 from cifar10.errors import UserError
 from cifar10.files import whole_file
-from cifar10.interruption import REQUEUE, Interrupted, signals
-from cifar10.slurm import requeue
+from cifar10.signals import REQUEUE, Interrupted, signals
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
-from cifar10.data.features import Features
+from cifar10.data.feature_cache import Features
 from cifar10.data.transforms import Preprocessing
 from cifar10.errors import UserError
-from cifar10.evaluation.figures import confusion_matrix_figure
+from cifar10.report.figures import confusion_matrix_figure
 
 
 class StageLogger(TensorBoardLogger):

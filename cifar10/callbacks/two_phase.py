@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from cifar10.data.features import FeatureCache, Features
+from cifar10.data.feature_cache import FeatureCache, Features
 from cifar10.errors import UserError
 from cifar10.models.classifier import LearningRates, check_schedule
 

@@ -1,1 +1,0 @@
-"""What a trained classifier is worth: pure functions of arrays, that know nothing of models."""

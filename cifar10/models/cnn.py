@@ -5,7 +5,7 @@ from torch import Tensor
 
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier, check_fraction
-from cifar10.models.networks import CNN, smallest_side
+from cifar10.models.networks.cnn import CNN, smallest_side
 
 
 class ScratchCNN(ImageClassifier):

@@ -4,19 +4,17 @@ import copy
 import difflib
 import logging
 from collections.abc import Iterable
-from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from cifar10.data.features import Features
+from cifar10.data.feature_cache import Features
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier, check_fraction
 from cifar10.models.depthwise import speed_up_depthwise
-from cifar10.stored import load_plain
+from cifar10.models.weights import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -156,41 +154,3 @@ def check_image_size(network: nn.Module, name: str, image_size: int) -> None:
     smallest = max(stage["reduction"] for stage in info)
     if image_size < smallest:
         raise UserError(f"data.image_size={image_size}: {name} needs images of at least {smallest} pixels")
-
-
-def load_weights(network: nn.Module, path: str, name: str) -> None:
-    """Put a local file's tensors into the backbone; UserError that names the tensors if they do not fit."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"model.weights={path}: no such file")
-    try:
-        state = load_file(file) if file.suffix == ".safetensors" else load_plain(file)
-    except Exception as error:  # safetensors, zip and pickle each raise their own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model.weights={path}: cannot be read as weights ({reason})") from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    state = state if isinstance(state, dict) else {}
-    classifier = network.default_cfg.get("classifier") or "classifier"
-    classifier = [classifier] if isinstance(classifier, str) else classifier  # distilled transformers have two
-    state = {
-        key: value
-        for key, value in state.items()
-        if isinstance(value, Tensor) and not str(key).startswith(tuple(f"{name}." for name in classifier))
-    }
-    wanted = network.state_dict()
-    # Torch files older than 0.4.1 lack the step counter of batch normalisation, which nothing here reads.
-    missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [str(key) for key in state if key not in wanted]
-    reshaped = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
-    ]
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if names
-    ]
-    if problems:
-        raise UserError(f"model.weights={path}: does not fit {name}: tensors {'; '.join(problems)}")
-    network.load_state_dict(state, strict=False)

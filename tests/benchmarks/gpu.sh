@@ -30,11 +30,11 @@ trap 'kill %1 2> /dev/null' EXIT
 runs=outputs/gpu_hour
 step comparison "$python" train.py experiment=gpu hydra.sweep.dir="$runs" hydra.sweep.subdir='${name}' $extra
 evaluate "$runs"/gpu_*/
-step backbone "$python" -m cifar10.benchmark --device "$device" --only backbone,cache \
+step backbone "$python" -m tests.benchmarks --device "$device" --only backbone,cache \
     --output "$results/backbone.json" $quick
 step best "$python" train.py experiment=gpu_best hydra.run.dir="$runs/best" $extra
 evaluate "$runs/best"
-step benchmark "$python" -m cifar10.benchmark --device "$device" --only data,step,growth,memory \
+step benchmark "$python" -m tests.benchmarks --device "$device" --only data,step,growth,memory \
     --output "$results/benchmark.json" $quick
 for precision in 32-true 16-mixed; do # the cache in other precisions; two runs with the same seed
     step "precision_$precision" "$python" train.py experiment=gpu model=efficientnet_b0 trainer.precision=$precision \

@@ -22,13 +22,13 @@ import torch
 import torchvision
 from PIL import Image
 
-from cifar10 import reporting
 from cifar10.data import sources
-from cifar10.data.image_folder import ImageFolder, read_image
-from cifar10.data.shapes import META_FILE, TEST_FILE, TRAIN_FILES, write_cifar10_files
 from cifar10.data.sources import CIFAR10, Shapes
+from cifar10.data.sources.folder import ImageFolder, read_image
+from cifar10.data.sources.shapes import META_FILE, TEST_FILE, TRAIN_FILES, write_cifar10_files
 from cifar10.errors import UserError
-from cifar10.evaluation.groups import Run
+from cifar10.evaluation import steps as reporting
+from cifar10.report.groups import Run
 
 pytestmark = pytest.mark.promise("bad inputs")
 BATCHES = "cifar-10-batches-py"

@@ -11,8 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar10.data.datamodule import Batches, CIFAR10DataModule, split, stratified_order
-from cifar10.data.shapes import SHAPE_NAMES, TEST_FILE, TRAIN_FILES, write_cifar10_files
+from cifar10.data.batches import Batches
+from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.data.sources.shapes import SHAPE_NAMES, TEST_FILE, TRAIN_FILES, write_cifar10_files
+from cifar10.data.split import split, stratified_order
 from cifar10.data.transforms import Augmentation, Preprocessing
 from cifar10.errors import UserError
 

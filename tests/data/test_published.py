@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cifar10.data.corruptions import CORRUPTIONS
-from cifar10.data.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c, load_cifar101
+from cifar10.data.sources.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c, load_cifar101
 from cifar10.errors import UserError
 
 COUNT = 4  # images of a severity

@@ -7,8 +7,8 @@ import pytest
 import torchvision
 from sklearn.linear_model import LogisticRegression
 
-from cifar10.data.shapes import META_FILE, SHAPE_NAMES, TEST_FILE, TRAIN_FILES, draw_shapes, write_cifar10_files
 from cifar10.data.sources import Shapes
+from cifar10.data.sources.shapes import META_FILE, SHAPE_NAMES, TEST_FILE, TRAIN_FILES, draw_shapes, write_cifar10_files
 from cifar10.errors import UserError
 
 
@@ -87,7 +87,9 @@ def test_prepare_writes_once_and_leaves_nothing_else(tmp_path):
 
 
 def test_prepare_adds_only_what_is_absent(tmp_path, monkeypatch):
-    monkeypatch.setattr("cifar10.data.sources.write_cifar10_files", lambda folder: write_cifar10_files(folder, 10))
+    monkeypatch.setattr(
+        "cifar10.data.sources.shapes.write_cifar10_files", lambda folder: write_cifar10_files(folder, 10)
+    )
     source = Shapes(tmp_path)
     source.prepare()
     kept, gone = source.folder / "data_batch_1", source.folder / "data_batch_2"
@@ -109,7 +111,7 @@ def test_a_full_disk_leaves_no_half_written_set(tmp_path, monkeypatch):
         (folder / "data_batch_1").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cifar10.data.sources.write_cifar10_files", fill_the_disk)
+    monkeypatch.setattr("cifar10.data.sources.shapes.write_cifar10_files", fill_the_disk)
     with pytest.raises(UserError, match="No space left"):
         Shapes(tmp_path / "new" / "root").prepare()
     assert list(tmp_path.iterdir()) == []

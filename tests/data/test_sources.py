@@ -18,9 +18,9 @@ import torchvision
 from PIL import Image
 
 from cifar10.data import sources
-from cifar10.data.image_folder import ImageFolder, read_image
-from cifar10.data.shapes import META_FILE, TEST_FILE, TRAIN_FILES, draw_shapes, write_cifar10_files
 from cifar10.data.sources import CIFAR10, SOURCES
+from cifar10.data.sources.folder import ImageFolder, read_image
+from cifar10.data.sources.shapes import META_FILE, TEST_FILE, TRAIN_FILES, draw_shapes, write_cifar10_files
 from cifar10.errors import MissingData, UserError
 
 BATCHES = "cifar-10-batches-py"

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from cifar10.data.sources import CIFAR10
-from cifar10.evaluation.metrics import classification_metrics
-from cifar10.models.networks import CNN
+from cifar10.models.networks.cnn import CNN
+from cifar10.report.metrics import classification_metrics
 
 
 @pytest.fixture(autouse=True)

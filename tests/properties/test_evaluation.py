@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar10.evaluation.calibration import calibration, coverage_curve, coverage_summary, fit_temperature
-from cifar10.evaluation.metrics import classification_metrics, most_confused
-from cifar10.evaluation.statistics import (
+from cifar10.models.classifier import LearningRates
+from cifar10.report.calibration import calibration, coverage_curve, coverage_summary, fit_temperature
+from cifar10.report.metrics import classification_metrics, most_confused
+from cifar10.report.statistics import (
     mcnemar,
     paired_bootstrap,
     paired_bootstrap_by_class,
@@ -15,7 +16,6 @@ from cifar10.evaluation.statistics import (
     spread,
     wilson_interval,
 )
-from cifar10.models.classifier import LearningRates
 
 some = settings(max_examples=50, deadline=None, derandomize=True)
 trials = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

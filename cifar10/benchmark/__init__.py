@@ -1,1 +1,0 @@
-"""What the codebase costs beside the usual way to do the same: python -m cifar10.benchmark."""

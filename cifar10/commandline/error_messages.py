@@ -1,0 +1,109 @@
+"""What went wrong, in one line: which errors are the user's or the machine's, and their words.
+
+Imports Hydra alone, as cli.py does.
+"""
+
+import difflib
+import errno
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from cifar10.errors import UserError, cause_of
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def is_known(error: Exception) -> bool:
+    """Whether it speaks of what the user wrote, or of the machine; whatever else a job raises is a bug."""
+    kinds = UserError | HydraException | OmegaConfBaseException | OSError | MemoryError
+    names = (kind.__name__ for kind in type(error).__mro__)  # Lightning's, which is not imported here
+    return isinstance(error, kinds) or lacks_memory(error) or "MisconfigurationException" in names
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether it is torch, on any device, or NumPy, that gets no more memory."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
+
+
+def in_a_line(error: Exception, config_name: str) -> UserError:
+    return error if isinstance(error, UserError) else UserError(explain(error, config_name))
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """One line for what Hydra, the file system or torch say in several."""
+    if isinstance(error.__cause__, OSError):  # a log file that cannot be opened
+        return explain(error.__cause__, config_name)
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        way = "write KEY=VALUE, text with signs in it as 'KEY=\"TEXT\"'"
+        return f"{one_line(error.override)}: no setting that Hydra can read; {way}"
+    if lacks_memory(error):
+        return f"not enough memory ({cause_of(error)}); try a smaller data.batch_size, data.image_size or model"
+    if isinstance(error, OSError):
+        what = f"{error.filename}: " if error.filename else ""
+        way = "name a folder that can be written, as with hydra.run.dir=FOLDER"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            way = "free some space, then go on: python train.py resume=RUN"
+        return f"{what}{cause_of(error)}; {way}"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None)
+    if key and "is not in struct" in str(cause):
+        return f"{key}: {unknown(key, config_name)}"
+    message, reason = "" if isinstance(error, AssertionError) else one_line(error), one_line(error.__cause__)
+    message = message if reason in message else f"{message}: {reason}"
+    if message.startswith("Config group override"):
+        message = f"{' '.join(choices())}: {message}"
+    message = message or f"{type(error).__name__} in what Hydra makes of these settings; see --hydra-help"
+    return f"{key}: {message}" if key and key not in message else message
+
+
+def one_line(error: object) -> str:
+    """Its words without those that Hydra and OmegaConf add for programmers."""
+    added = ("full_key:", "object_type=", "reference_type=", "See ")
+    lines = (line.strip() for line in ("" if error is None else str(error)).splitlines())
+    return " ".join(line for line in lines if not line.startswith(added))
+
+
+def choices() -> list[str]:
+    """The command line's choices of groups."""
+    return [argument for argument in sys.argv[1:] if (CONF / argument.partition("=")[0].lstrip("+")).is_dir()]
+
+
+def unknown(key: str, config_name: str) -> str:
+    """What to do about a key that the configuration lacks, as the command line has it."""
+    for argument in sys.argv[1:]:
+        removed = argument.partition("=")[0]
+        if removed.startswith("~") and f"{key}.".startswith(f"{removed[1:]}."):
+            return f"is needed, but {removed} removes it"
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose(config_name, [choice for choice in choices() if not any(sign in choice for sign in ",()")])
+    known = [name for name in (cfg if "." not in key else flatten(cfg)) if name != key]
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
+    return "no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
+
+
+def flatten(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of a configuration's leaves."""
+    for key in cfg:
+        node = cfg._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            yield from flatten(node, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def quiet_threads(problem: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer fails in a thread when the disk is full, and again, for us to see, in the main one."""
+    if not issubclass(problem.exc_type, OSError):
+        threading.__excepthook__(problem)

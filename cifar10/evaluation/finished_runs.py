@@ -1,0 +1,209 @@
+"""Finished runs: found, and rebuilt from their folders."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from glob import glob
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.errors import UserError
+from cifar10.models.classifier import ImageClassifier
+from cifar10.models.weights import read_checkpoint
+from cifar10.run_folder import own_class, own_node, read_config, read_summary
+from cifar10.training.checks import check_devices
+from cifar10.training.instantiate import check_values, make
+
+log = logging.getLogger(__name__)
+
+# what says how a run is watched or where it is computed, not what comes out
+NO_PART_OF_THE_RECIPE = (
+    *(
+        "seed",
+        "resume",
+        "output_dir",
+        "logger",
+        "name",
+        "data.seed",
+        "data.root",
+        "data.eval_batch_size",
+        "model.weights",
+    ),
+    *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.log_every_n_steps"),
+    "trainer.checkpoint_every_n_steps",
+    *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir"),
+    *("trainer.deterministic", "trainer.benchmark", "trainer.num_sanity_val_steps"),
+    *("callbacks.dashboard", "callbacks.epoch_log", "callbacks.timer", "callbacks.checkpoint"),
+)
+
+
+@dataclass
+class Settings:
+    """How finished runs are predicted: the fields of conf/evaluate.yaml of the same names."""
+
+    checkpoint: str = "best"
+    data: DictConfig | None = None
+    data_root: str | None = None
+    batch_size: int | None = None
+    accelerator: str = "auto"
+
+    @cached_property
+    def device(self) -> torch.device:
+        if self.accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
+            raise UserError(f"accelerator={self.accelerator}: must be one of auto, cpu, gpu, mps")
+        try:
+            check_devices(self.accelerator, 1)
+        except UserError as error:
+            raise UserError(str(error).replace("trainer.", "")) from error
+        if self.accelerator == "auto":
+            return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        return torch.device("cuda" if self.accelerator == "gpu" else self.accelerator)
+
+
+@dataclass
+class FinishedRun:
+    """A run that has finished: its folder, its configuration, and what it said of itself in run.json."""
+
+    folder: Path
+    cfg: DictConfig
+    summary: dict
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        """Every setting that a result depends on, by dotted key, without the seed and without what is null."""
+        flat = dict(leaves(OmegaConf.to_container(self.cfg, resolve=False)))
+        outside = tuple(f"{key}." for key in NO_PART_OF_THE_RECIPE)
+        return {key: value for key, value in flat.items() if value is not None and not f"{key}.".startswith(outside)}
+
+    def rebuild(self, settings: Settings) -> tuple[CIFAR10DataModule, ImageClassifier]:
+        """The run's own data and its model with the checkpoint's weights. Only classes of this project are built.
+
+        Raises UserError where the configuration or the checkpoint does not fit this version of the project.
+        """
+        file = require_checkpoint(self.folder, settings.checkpoint)
+        target = own_class(self.folder, self.cfg.model, ImageClassifier)
+        datamodule = build_data(self.folder, self.cfg.data, settings)
+        check_values(f"{file}: model", target, OmegaConf.create(read_checkpoint(file)["hyper_parameters"]))
+        try:
+            model = target.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"{file}: not a checkpoint of {self.cfg.model._target_} ({reason})") from error
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        check_classes(self.folder, model, datamodule)
+        return datamodule, model.eval()
+
+
+def build_data(folder: Path, node: DictConfig, settings: Settings) -> CIFAR10DataModule:
+    """The data module of a configuration, prepared, with what the settings say in place of its own."""
+    node = own_node(folder, "data", node, CIFAR10DataModule)
+    given = {"root": settings.data_root, "eval_batch_size": settings.batch_size}
+    try:
+        node = OmegaConf.merge(node, {key: value for key, value in given.items() if value is not None})
+        datamodule = make("data", node, CIFAR10DataModule)
+    except UserError as error:
+        raise UserError(f"run={folder}: {error}") from error
+    datamodule.prepare_data()
+    return datamodule
+
+
+def check_classes(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataModule) -> None:
+    if list(model.class_names) != list(datamodule.class_names):
+        raise UserError(
+            f"run={folder}: was trained on the classes {', '.join(model.class_names)};"
+            f" {datamodule.source.name} has {', '.join(datamodule.class_names)}"
+        )
+
+
+def require_checkpoint(folder: Path, checkpoint: str) -> Path:
+    """The checkpoint's file; UserError if the run has none of that name."""
+    file = checkpoint_file(folder, checkpoint)
+    if not file.is_file():
+        there = ", ".join(sorted(found.stem for found in file.parent.glob("*.ckpt"))) or "none"
+        raise UserError(f"run={folder}: {file} does not exist (checkpoints there: {there})")
+    return file
+
+
+def checkpoint_file(folder: Path, checkpoint: str) -> Path:
+    return folder / "checkpoints" / f"{checkpoint}.ckpt"
+
+
+def find(run: str | None, runs: object) -> list[Path]:
+    """The folders meant by `run` (None: the newest under outputs/) or `runs`: runs, sweeps' folders, globs.
+
+    A sweep stands for its jobs in their order. Raises UserError if nothing is there.
+    """
+    if run is not None and runs is not None:
+        raise UserError("give run=FOLDER for one run, or 'runs=[FOLDER,...]' for several, not both")
+    if runs is None:
+        wanted = [newest_run()] if run is None else [run]
+    else:
+        wanted = [runs] if isinstance(runs, str) else list(runs)
+    found = [folder for pattern in wanted for folder in expand(str(pattern), "run" if runs is None else "runs")]
+    if not found:
+        raise UserError("runs=[]: names no run")
+    return list(dict.fromkeys(found))
+
+
+def expand(pattern: str, key: str) -> list[Path]:
+    """The runs that a folder or a glob stands for; a folder that is none is handed on, to be refused by its name."""
+    if not any(mark in pattern for mark in "*?["):
+        folder = Path(os.path.relpath(pattern))
+        return jobs(folder) if not is_run(folder) and jobs(folder) else [folder]
+    matches = sorted((Path(os.path.relpath(match)) for match in glob(pattern)), key=natural)
+    found = [folder for match in matches for folder in ([match] if is_run(match) else jobs(match))]
+    if not found:
+        raise UserError(f"{key}={pattern}: no run's folder matches")
+    return found
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / ".hydra" / "config.yaml").is_file()
+
+
+def jobs(folder: Path) -> list[Path]:
+    """The runs right under a folder, in natural order: 2 before 10."""
+    return sorted((config.parent.parent for config in folder.glob("*/.hydra/config.yaml")), key=natural)
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def newest_run() -> Path:
+    """The run under outputs/ that finished last."""
+    found = sorted(Path("outputs").glob("**/run.json"), key=lambda file: file.stat().st_mtime)
+    if not found:
+        raise UserError("no finished run lies under outputs/: train one first (python train.py), or pass run=FOLDER")
+    return found[-1].parent
+
+
+def open_run(folder: Path) -> FinishedRun:
+    """The run in a folder; UserError if it is no run, or has not finished."""
+    file = folder / ".hydra" / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"run={folder}: not a run's folder, {file} does not exist")
+    cfg = read_config(folder)
+    try:
+        summary = read_summary(folder)
+    except FileNotFoundError:
+        raise UserError(
+            f"run={folder}: has not finished (no run.json in it); go on with it: python train.py resume={folder}"
+        ) from None
+    return FinishedRun(folder, cfg, summary)
+
+
+def leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """(dotted key, value) of every leaf of nested dicts; an empty dict is one."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

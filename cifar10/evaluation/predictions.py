@@ -1,0 +1,221 @@
+"""A finished run's predictions: stored ones where they are this checkpoint's, else made; opens the test images."""
+
+import hashlib
+import json
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from cifar10.callbacks.two_phase import TwoPhaseFineTuning
+from cifar10.data.transforms import Preprocessing
+from cifar10.errors import UserError, cause_of
+from cifar10.evaluation.finished_runs import (
+    FinishedRun,
+    Settings,
+    build_data,
+    check_classes,
+    checkpoint_file,
+    require_checkpoint,
+)
+from cifar10.files import whole_file
+from cifar10.machine import commit, device_name
+from cifar10.models.classifier import ImageClassifier
+from cifar10.progress import Progress
+from cifar10.report.groups import Run
+from cifar10.report.page import read_epochs
+from cifar10.run_folder import fits, own_node
+from cifar10.training.cost import training_cost
+from cifar10.training.instantiate import make
+
+log = logging.getLogger(__name__)
+
+# the form of the facts beside stored predictions
+PHASE = dict.fromkeys(("phase", "epochs", "seconds", "trained_parameters", "flops_per_epoch"), float)
+COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float)
+FACTS = {
+    **dict.fromkeys(("data", "data_root", "data_sha256", "checkpoint", "checkpoint_sha256", "hardware", "commit"), str),
+    **{"synthetic": bool, "image_size": int, "images_per_second": float, "versions": {}},
+    "cost": COST | {"phases": [PHASE]},
+}
+NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256", "cost"}
+
+
+def predicted(run: FinishedRun, settings: Settings) -> Run:
+    """The run with its predictions: those stored in its evaluation folder if they are this checkpoint's, else new."""
+    file = evaluation_folder(run.folder, settings) / "predictions.npz"
+    checkpoint = checkpoint_file(run.folder, settings.checkpoint)
+    stored = read_predictions(file)
+    if stored is not None:
+        facts = stored["facts"]
+        if checkpoint.is_file():
+            fits = facts["checkpoint_sha256"] == checkpoint_sha256(run, settings)
+        else:
+            fits = facts["checkpoint"] == settings.checkpoint
+            log.warning(f"{run.folder}: {checkpoint.name} is gone; its stored predictions are used")
+        if settings.data is not None or settings.data_root is not None:
+            fits = fits and facts.get("data_root") == data_root(run, settings)
+        if fits:
+            log.info(f"{run.folder}: predictions are there already")
+            return assemble(run, stored)
+    require_checkpoint(run.folder, settings.checkpoint)
+    log.info(f"{run.folder}: predicting with {checkpoint.name} on {device_name(settings.device)}")
+    arrays = predict_run(run, settings)
+    file.parent.mkdir(exist_ok=True)
+    write_predictions(file, arrays)
+    return assemble(run, arrays)
+
+
+def assemble(run: FinishedRun, arrays: dict) -> Run:
+    facts = arrays["facts"] | {"summary": run.summary}
+    rows = epochs(run)
+    names = [str(name) for name in arrays["class_names"]]
+    logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
+    return Run(str(run.cfg.name), run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
+
+
+def epochs(run: FinishedRun) -> list[dict[str, float]]:
+    """The rows of the run's metrics.csv; UserError if it is damaged."""
+    file = run.folder / "metrics.csv"
+    try:
+        return read_epochs(file)
+    except (ValueError, OSError) as error:
+        raise UserError(f"{file} cannot be read ({cause_of(error)}): remove it to do without its curves") from error
+
+
+def evaluation_folder(folder: Path, settings: Settings) -> Path:
+    """Where a run's evaluation lies: `evaluation`, or for another data set `evaluation_SOURCE`."""
+    return folder / ("evaluation" if settings.data is None else f"evaluation_{settings.data.source}")
+
+
+def test_images(run: FinishedRun, settings: Settings, data_sha256: str) -> Tensor | None:
+    """The test images that were predicted, uint8 (N, 3, H, W); None, with a warning, where they are not at hand."""
+    try:
+        datamodule = build_data(run.folder, settings.data or run.cfg.data, settings)
+        images, labels = datamodule.source.load("test")
+    except UserError as error:
+        log.warning(f"no pictures: {error}")
+        return None
+    if fingerprint(images, labels) == data_sha256:
+        return images
+    log.warning(f"no pictures: {datamodule.source.name} has other test images now than were predicted")
+    return None
+
+
+def fingerprint(images: Tensor, labels: Tensor) -> str:
+    return sha256(images.numpy().tobytes() + labels.numpy().tobytes())
+
+
+def predict_run(run: FinishedRun, settings: Settings) -> dict:
+    """Logits and labels of the test and of the validation images, and the facts beside them."""
+    own = settings if settings.data is None else replace(settings, data=None, data_root=None)
+    datamodule, model = run.rebuild(own)
+    tested = datamodule if settings.data is None else build_data(run.folder, settings.data, settings)
+    check_classes(run.folder, model, tested)
+    images, labels = tested.source.load("test")
+    datamodule.setup("validate")
+    val = datamodule.indices["val"]
+    val_images, val_labels = (tensor[val] for tensor in datamodule.loaded["train"])
+    batch, device = datamodule.eval_batch_size, settings.device
+    two_phase = (run.cfg.get("callbacks") or {}).get("two_phase")
+    if two_phase:
+        two_phase = own_node(run.folder, "callbacks.two_phase", two_phase, TwoPhaseFineTuning)
+    rows, counts = epochs(run), [len(datamodule.indices[name]) for name in ("train", "val")]
+    cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase, TwoPhaseFineTuning), rows, *counts)
+    with Progress(len(images) + len(val), "predicting") as progress:
+        begun = time.perf_counter()
+        logits = predict(model, images, batch, device, progress)
+        seconds = time.perf_counter() - begun
+        val_logits = predict(model, val_images, batch, device, progress)
+    facts = {
+        "data": tested.source.name,
+        "synthetic": tested.source.synthetic,
+        "data_root": data_root(run, settings),
+        "data_sha256": fingerprint(images, labels),
+        "checkpoint": settings.checkpoint,
+        "checkpoint_sha256": checkpoint_sha256(run, settings),
+        "image_size": model.preprocessing["image_size"],
+        "hardware": device_name(device),
+        "images_per_second": round(len(images) / seconds, 1),
+        "cost": cost,
+        "commit": commit(),
+        "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
+    }
+    return {
+        "logits": logits,
+        "labels": labels.numpy(),
+        "val_logits": val_logits,
+        "val_labels": val_labels.numpy(),
+        "class_names": np.array(model.class_names),
+        "facts": facts,
+    }
+
+
+def predict(
+    model: ImageClassifier, images: Tensor, batch_size: int, device: torch.device, progress: Progress | None = None
+) -> np.ndarray:
+    """Logits (N, C) of uint8 images (N, 3, H, W), in fp32 on every device."""
+    model, preprocessing = model.to(device), Preprocessing(**model.preprocessing)
+    logits = []
+    with torch.inference_mode():
+        for part in images.split(batch_size):
+            logits.append(model(preprocessing(part.to(device))).float().cpu())
+            if progress is not None:
+                progress.update(len(part))
+    return torch.cat(logits).numpy()
+
+
+def write_predictions(file: Path, arrays: dict) -> None:
+    """Write predictions.npz whole or not at all."""
+    with whole_file(file) as whole:
+        np.savez_compressed(whole, **arrays | {"facts": np.array(json.dumps(arrays["facts"]))})
+
+
+def read_predictions(file: Path) -> dict | None:
+    """What `write_predictions` wrote; None if there is nothing, or nothing that this version can read."""
+    if not file.is_file():
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            names = ("logits", "labels", "val_logits", "val_labels", "class_names", "facts")
+            arrays = {name: stored[name] for name in names}
+        facts = json.loads(str(arrays["facts"]))
+        if not well_formed(arrays, facts):
+            raise ValueError("of another form than predictions")
+        return arrays | {"facts": {key: facts[key] for key in FACTS if key in facts}}
+    except Exception as error:  # zip, zlib, numpy and json each raise their own kinds for damaged files
+        log.warning(f"{file}: not usable ({cause_of(error)}); predicting anew")
+        return None
+
+
+def well_formed(arrays: dict, facts: object) -> bool:
+    """Whether stored arrays and facts are what `predict_run` makes."""
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U" or not fits(facts, FACTS) or not facts.keys() >= NEEDED:
+        return False
+    for part in ("", "val_"):
+        logits, labels = arrays[f"{part}logits"], arrays[f"{part}labels"]
+        if logits.dtype.kind != "f" or labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels):
+            return False
+        if logits.shape != (len(labels), len(names)) or not ((labels >= 0) & (labels < len(names))).all():
+            return False
+    return True
+
+
+def data_root(run: FinishedRun, settings: Settings) -> str:
+    """The folder of the data that the settings mean; who names another one gets no stored predictions of the first."""
+    root = (settings.data or run.cfg.data).root if settings.data_root is None else settings.data_root
+    return str(Path(str(root)).expanduser().absolute())
+
+
+def checkpoint_sha256(run: FinishedRun, settings: Settings) -> str:
+    return sha256(checkpoint_file(run.folder, settings.checkpoint).read_bytes())
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,33 @@
+"""Progress of what takes longer than two seconds: a bar on a terminal, a line now and then in a file."""
+
+import logging
+import time
+
+from tqdm import tqdm
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """A bar where somebody watches; a line every half a minute in the log where nobody does."""
+
+    def __init__(self, total: int, what: str, seconds: float = 30.0):
+        self.bar = tqdm(total=total, desc=what, unit="img", disable=None, leave=False)
+        self.total, self.what, self.seconds = total, what, seconds
+        self.done, self.begun = 0, time.perf_counter()
+        self.due = self.begun + seconds
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def update(self, count: int) -> None:
+        self.bar.update(count)
+        self.done, now = self.done + count, time.perf_counter()
+        if self.bar.disable and now >= self.due:
+            rate = self.done / (now - self.begun)
+            left = (self.total - self.done) / rate
+            log.info(f"{self.what}: {self.done:,} of {self.total:,}, {rate:,.0f} img/s, {left:.0f} s left")
+            self.due = now + self.seconds

@@ -1,0 +1,145 @@
+"""Runs scored, groups of runs compared: predictions in, plain dicts out, ready for JSON.
+
+A report lays out what comes from here, and computes nothing itself.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from cifar10.report.calibration import calibration, coverage_summary, fit_temperature
+from cifar10.report.groups import TRAIN_SIZE, Group, Run, key_of, train_images
+from cifar10.report.metrics import classification_metrics, most_confused
+from cifar10.report.statistics import (
+    mcnemar,
+    only_one_right,
+    paired_bootstrap,
+    paired_bootstrap_by_class,
+    seed_interval,
+    spread,
+    verdict,
+    wilson_interval,
+)
+
+SPREADS = ("acc", "loss", "macro_f1")
+
+
+def score(run: Run) -> dict:
+    """Everything that is known of one run's test predictions: see the keys.
+
+    `low` and `high` bound `acc` (Wilson, 95 %). `temperature` is fitted on the validation images; `calibration` is
+    before it and `calibrated` after.
+    """
+    scores = classification_metrics(run.logits, run.labels, run.class_names)
+    low, high = wilson_interval(int(run.correct.sum()), len(run.labels))
+    temperature = fit_temperature(run.val_logits, run.val_labels)
+    return {
+        "name": run.name,
+        "seed": run.seed,
+        "run": run.folder,
+        **scores,
+        "low": low,
+        "high": high,
+        "most_confused": most_confused(scores["confusion_matrix"], run.class_names),
+        "temperature": temperature,
+        "calibration": calibration(run.logits, run.labels),
+        "calibrated": calibration(run.logits, run.labels, temperature),
+        "coverage": coverage_summary(run.logits, run.labels),
+        **run.facts,
+    }
+
+
+def summarise(group: Group) -> dict:
+    """A group's runs scored, and the mean and spread over its seeds of what a table has."""
+    scored = [score(run) for run in group.runs]
+    result = {"name": group.name, "seeds": [run.seed for run in group.runs], "runs": scored}
+    result |= {key: spread([run[key] for run in scored]) for key in SPREADS}
+    for stage in ("calibration", "calibrated"):
+        result[stage] = {key: spread([run[stage][key] for run in scored]) for key in ("ece", "brier", "loss")}
+    mean = float(np.mean(group.accs))
+    total = len(group.runs[0].labels)
+    result["low"], result["high"] = wilson_interval(round(mean * total), total)
+    result["confusion_matrix"] = np.sum([run["confusion_matrix"] for run in scored], axis=0).tolist()
+    result["most_confused"] = most_confused(result["confusion_matrix"], group.runs[0].class_names)
+    for key in ("precision", "recall", "f1"):
+        result[key] = np.mean([[row[key] for row in run["per_class"]] for run in scored], axis=0).tolist()
+    seconds = [run["summary"]["seconds"] for run in scored if run.get("summary", {}).get("seconds")]
+    # other work on the machine only ever adds to a time
+    result["train_seconds"] = float(min(seconds)) if len(seconds) == len(scored) else None
+    flops = [run["cost"]["train_flops"] for run in scored if "cost" in run]
+    result["train_flops"] = float(np.mean(flops)) if len(flops) == len(scored) else None
+    return result
+
+
+def compare(baseline: Group, other: Group) -> dict:
+    """What `other` has that `baseline` has not: the difference of the mean accuracies, and what it survives.
+
+    `bootstrap` holds the seeds and redraws the test images; `seed_interval` holds the test images and asks for other
+    seeds. `mcnemar` compares the two runs of lowest seed; `largest_p` is that test's largest p of all pairs of runs.
+    """
+    a, b = baseline.runs[0].correct, other.runs[0].correct
+    pairs = [mcnemar(one.correct, two.correct)["p_value"] for one in baseline.runs for two in other.runs]
+    labels, classes = baseline.runs[0].labels, len(baseline.runs[0].class_names)
+    bootstrap = paired_bootstrap(baseline.scores, other.scores)
+    seeds = seed_interval(baseline.accs, other.accs)
+    only_baseline, only_other = only_one_right(a, b)
+    return {
+        "baseline": baseline.name,
+        "name": other.name,
+        "difference": bootstrap["difference"],
+        "bootstrap": bootstrap,
+        "seed_interval": seeds,
+        "verdict": verdict(bootstrap, seeds, baseline.name, other.name),
+        "mcnemar": mcnemar(a, b),
+        "seeds": [len(baseline.runs), len(other.runs)],
+        "pairs": len(pairs),
+        "largest_p": max(pairs),
+        "by_class": paired_bootstrap_by_class(baseline.scores, other.scores, labels, classes),
+        "only_baseline": only_baseline.tolist(),
+        "only_other": only_other.tolist(),
+    }
+
+
+def evaluate(groups: Sequence[Group]) -> dict:
+    """All groups summarised, and each but the first compared with the first."""
+    return {
+        "class_names": groups[0].runs[0].class_names,
+        "images": len(groups[0].runs[0].labels),
+        "groups": [summarise(group) for group in groups],
+        "comparisons": [compare(groups[0], group) for group in groups[1:]],
+    }
+
+
+def relabel(groups: Sequence[Group], labels: np.ndarray) -> dict:
+    """The same predictions against other labels (N,), -1 for images to be left out: accuracy and comparisons."""
+    original = groups[0].runs[0].labels
+    kept = labels >= 0
+    corrected = [Group(group.name, [run.relabelled(labels) for run in group.runs]) for group in groups]
+    counts = {"images": int(kept.sum()), "left_out": int((~kept).sum())}
+    counts["changed"] = int((labels != original)[kept].sum())
+    rows = []
+    for before, after in zip(groups, corrected, strict=True):
+        total = len(after.runs[0].labels)
+        low, high = wilson_interval(round(float(np.mean(after.accs)) * total), total)
+        losses = [classification_metrics(run.logits, run.labels, run.class_names)["loss"] for run in after.runs]
+        rows.append({"name": before.name, "original": spread(before.accs), "acc": spread(after.accs),
+                     "low": low, "high": high, "loss": spread(losses)})  # fmt: skip
+    return counts | {"groups": rows, "comparisons": [compare(corrected[0], group) for group in corrected[1:]]}
+
+
+def efficiency(groups: Sequence[Group]) -> list[dict]:
+    """Accuracies by the number of training images, of recipes that differ in nothing else: "name", "sizes", "accs".
+
+    Empty unless some recipe has two numbers.
+    """
+    series: dict[str, dict] = {}
+    for group in groups:
+        found = series.setdefault(key_of(group.runs[0], but=TRAIN_SIZE), {"name": group.name, "points": []})
+        found["points"].append((train_images(group), group.accs))
+    if max(len(found["points"]) for found in series.values()) < 2:
+        return []
+    result = []
+    for found in series.values():
+        sizes, accs = zip(*sorted(found["points"]), strict=True)
+        result.append({"name": found["name"], "sizes": list(sizes), "accs": list(accs)})
+    return result

@@ -1,0 +1,93 @@
+"""Accuracy of several models with all their seeds: on all the training images, and on fewer of them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from cifar10.report.figures.style import (
+    DOUBLE,
+    SMALL,
+    TEXT,
+    group_colour,
+    group_handles,
+    group_style,
+    in_style,
+    legend_below,
+    name_rows,
+    numbered,
+    percent,
+    percent_ticks,
+    spaced,
+)
+
+
+@in_style
+def accuracy_figure(groups: Sequence[Mapping]) -> Figure:
+    """Draw a row for each model: the mean accuracy and its interval, the seeds below it, and the values.
+
+    groups: "name", "accs" (one a seed), "low" and "high" (of a 95 % interval; NaN where unknown).
+    """
+    figure = Figure(figsize=(DOUBLE, 0.7 + 0.42 * len(groups)), layout="constrained")
+    axes = figure.add_subplot(xlabel="accuracy: mean and 95 % interval, below them the seeds")
+    for row, (index, group) in enumerate(numbered(groups)):
+        mean, low, high = mean_of(group["accs"]), float(group["low"]), float(group["high"])
+        axes.plot([low, high], [row, row], color=group_colour(index), linewidth=2.5, solid_capstyle="butt")
+        axes.plot(mean, row, **group_style(index), markersize=8)
+        draw_seeds(axes, group["accs"], row + 0.3, index)
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        axes.annotate(percent(mean, 2), (1, row), xytext=(8, 0), fontsize=TEXT, weight="bold", **place)
+        if np.isfinite([low, high]).all():
+            text = f"{100 * low:.2f} to {100 * high:.2f}"
+            axes.annotate(text, (1, row), xytext=(58, 0), fontsize=SMALL, **place)
+    name_rows(axes, [group["name"] for group in groups], 1.8)
+    axes.margins(x=0.06)
+    axes.grid(axis="x")
+    percent_ticks(axes.xaxis)
+    return figure
+
+
+@in_style
+def data_efficiency_figure(groups: Sequence[Mapping]) -> Figure:
+    """Draw accuracy against the number of training images: a dot a seed, the mean and its standard deviation.
+
+    groups: "name", "sizes" (numbers of images) and "accs" (for each size, one accuracy a seed).
+    """
+    figure = Figure(figsize=(DOUBLE, 3.2), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="training images", ylabel="accuracy")
+    for index, group in numbered(groups):
+        order = np.argsort(group["sizes"], kind="stable")
+        sizes = np.asarray(group["sizes"])[order]
+        accs = [[acc for acc in group["accs"][place] if np.isfinite(acc)] for place in order]
+        spread = [np.std(values, ddof=1) if len(values) > 1 else 0 for values in accs]
+        line = {"elinewidth": 1, "capsize": 2.5}
+        axes.errorbar(sizes, [mean_of(values) for values in accs], spread, **group_style(index), **line)
+        for size, values in zip(sizes, accs, strict=True):
+            axes.plot([size] * len(values), values, ".", color=group_colour(index), markersize=4, alpha=0.5)
+    _size_ticks(axes, sorted({int(size) for group in groups for size in group["sizes"]}))
+    axes.grid()
+    percent_ticks(axes.yaxis)
+    legend_below(figure, group_handles(groups), [group["name"] for group in groups])
+    return figure
+
+
+def mean_of(accs: Sequence[float]) -> float:
+    """Mean of what is known."""
+    known = [acc for acc in accs if np.isfinite(acc)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def draw_seeds(axes: Axes, accs: Sequence[float], row: float, index: int, size: float = 5) -> None:
+    """A small dot for each seed."""
+    axes.plot(accs, [row] * len(accs), ".", color=group_colour(index), markersize=size, alpha=0.7, markeredgewidth=0)
+
+
+def _size_ticks(axes: Axes, sizes: Sequence[int]) -> None:
+    """A tick at every size, named where there is room."""
+    axes.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
+    left, right = np.log(axes.get_xlim())
+    names = [f"{size:,}".replace(",", " ") for size in sizes]
+    axes.set_xticks(sizes, spaced(names, (np.log(sizes) - left) / (right - left), 0.8 * DOUBLE))
+    axes.xaxis.set_minor_locator(NullLocator())

@@ -1,0 +1,62 @@
+"""Figures leave here: as files, or as SVG inside a page."""
+
+import html
+import os
+import re
+from io import StringIO
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from cifar10.files import whole_file
+from cifar10.report.figures.style import DOUBLE, GREY, INK, STYLE
+
+FORMATS = (".png", ".pdf")
+VECTOR_DPI = 300  # of the rasters inside a PDF or an SVG
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a PNG or a PDF, by the suffix, whole or not at all; its folder must exist.
+
+    A PNG has 200 dots an inch, 150 if it is wider than two columns of a paper; a PDF holds its fonts as TrueType.
+    """
+    path = Path(path)
+    if path.suffix not in FORMATS:
+        raise ValueError(f"a figure is saved as {' or '.join(FORMATS)}, not as {path.name}")
+    if path.suffix == ".png":
+        options = {"format": "png", "dpi": 200 if figure.get_figwidth() <= DOUBLE else 150}
+    else:
+        options = {"format": "pdf", "dpi": VECTOR_DPI, "metadata": {"CreationDate": None}}
+    with whole_file(path) as file, rc_context(STYLE | {"pdf.fonttype": 42}):
+        figure.savefig(file, **options)
+
+
+def svg(figure: Figure, name: str, label: str) -> str:
+    """Draw as an SVG element to stand inside a page, on the page's ground, in at most its size on paper.
+
+    Its text and axes have the page's text colour, what is grey in it the page's `--muted`. Equal figures, equal text.
+    name: starts every id; a letter, then letters, digits, `-` and `_`, unlike any other name on the page. label: what
+    a screen reader says.
+    """
+    if not re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII):
+        raise ValueError(f"{name!r} cannot start an id")
+    file = StringIO()
+    settings = {"svg.fonttype": "path", "svg.hashsalt": "cifar10", "svg.image_inline": True}
+    with rc_context(STYLE | settings):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(file, format="svg", dpi=VECTOR_DPI, transparent=True, metadata=nothing)
+    _, text = re.sub(r"<!--.*?-->\s*", "", file.getvalue(), flags=re.DOTALL).split("<svg ", 1)
+    _, text = text.split(">", 1)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # it would style the whole page
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
+    text = text.replace(INK.lower(), "currentColor").replace(GREY.lower(), f"var(--muted, {GREY})")
+    width, height = figure.get_size_inches()
+    # black text states no fill of its own, and would take the page's
+    inherited = "fill: #000; stroke-linejoin: round; stroke-linecap: butt"
+    style = f"max-width: {96 * width:.0f}px; width: 100%; height: auto; {inherited}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1" role="img"'
+        f' aria-label="{html.escape(label)}" viewBox="0 0 {72 * width:g} {72 * height:g}" style="{style}">{text}'
+    )

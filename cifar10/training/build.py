@@ -1,0 +1,140 @@
+"""From a configuration to the objects of a run: data module, model, trainer."""
+
+import logging
+import os
+import shutil
+import sys
+import warnings
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import Logger
+
+from cifar10.callbacks.checkpoint import WholeFiles
+from cifar10.callbacks.progress_bar import ProgressBar
+from cifar10.callbacks.two_phase import TwoPhaseFineTuning
+from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.errors import UserError
+from cifar10.models.classifier import ImageClassifier
+from cifar10.training.checks import check_devices
+from cifar10.training.checks import check_settings as check_settings  # the command's first step
+from cifar10.training.instantiate import make
+
+log = logging.getLogger(__name__)
+
+# Lightning's advice on things that are so on purpose
+for advice in (
+    "modules in eval mode",
+    "smaller than the logging interval",
+    "exists and is not empty",
+    "LeafSpec",
+    "sync_dist=True",  # what is logged has been summed over the processes
+):
+    warnings.filterwarnings("ignore", message=f".*{advice}.*")
+for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
+    logging.getLogger(library).setLevel(logging.WARNING)
+
+
+COMPILE = (False, True, "auto", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the trainer's section, but not for Lightning
+
+
+def build_data(cfg: DictConfig) -> CIFAR10DataModule:
+    """The data module, its files there and verified, so that the class names are known."""
+    datamodule = make("data", cfg.data, CIFAR10DataModule)
+    views = (cfg.callbacks.get("two_phase") or {}).get("cache_views")
+    if isinstance(views, int) and views > 0:
+        datamodule.check_views(views)
+    datamodule.prepare_data()
+    return datamodule
+
+
+def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifier:
+    """The model for the data's classes."""
+    if len(datamodule.class_names) < 2:
+        raise UserError(f"{datamodule.source.name}: one class only; there is nothing to tell apart")
+    model = make("model", cfg.model, ImageClassifier, class_names=list(datamodule.class_names))
+    mode = compile_mode(cfg.trainer.get("compile", False))
+    model.compile_frozen = mode is not None
+    model.sync_batchnorm = cfg.trainer.get("sync_batchnorm", True)
+    if mode is not None and mode != "frozen":
+        model.compile_network(mode)
+    return model
+
+
+def build_trainer(cfg: DictConfig) -> pl.Trainer:
+    """The trainer with its callbacks and logger, checked against the machine."""
+    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    settings.pop("compile", None)
+    accelerator, devices = settings.get("accelerator", "auto"), settings.setdefault("devices", 1)
+    check_devices(accelerator, devices)
+    callbacks = [
+        make(f"callbacks.{name}", node, pl.Callback) for name, node in cfg.callbacks.items() if node is not None
+    ]
+    if settings.get("enable_progress_bar", True) is True:  # in a file, the line an epoch says it all
+        settings["enable_progress_bar"] = sys.stdout.isatty()
+    if settings["enable_progress_bar"]:
+        callbacks.insert(0, ProgressBar())
+    if settings.get("benchmark") is None:
+        settings["benchmark"] = not settings.get("deterministic")
+    settings["precision"] = resolve_precision(settings.get("precision", "auto"), accelerator)
+    settings["strategy"] = resolve_strategy(settings.get("strategy", "auto"), devices, callbacks)
+    logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
+    node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
+    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[WholeFiles()])
+    for key in ("batch_size", "eval_batch_size"):  # two leave none without an image in the smaller batches
+        if trainer.world_size > 1 and cfg.data[key] < 2 * trainer.world_size:
+            raise UserError(
+                f"data.{key}={cfg.data[key]}: less than two images for each of {trainer.world_size} processes;"
+                f" {2 * trainer.world_size} or more, or fewer processes"
+            )
+    return trainer
+
+
+def check_interval(trainer: pl.Trainer, datamodule: CIFAR10DataModule) -> None:
+    """UserError for a validation that no epoch reaches; the data must be set up."""
+    batches = -(-len(datamodule.indices["train"]) // datamodule.batch_size)
+    if isinstance(trainer.limit_train_batches, int):
+        batches = min(batches, trainer.limit_train_batches)
+    interval = trainer.val_check_interval
+    if isinstance(interval, int) and interval > batches and trainer.check_val_every_n_epoch is not None:
+        raise UserError(f"trainer.val_check_interval={interval}: an epoch has {batches} batches only")
+
+
+def resolve_strategy(strategy: str, devices: object, callbacks: list[pl.Callback]) -> str:
+    """ "auto", but for two phases on several devices a DDP that allows the set of learning parameters to change."""
+    two_phases = any(isinstance(callback, TwoPhaseFineTuning) for callback in callbacks)
+    return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and devices != 1 else strategy
+
+
+def compile_mode(setting: object) -> str | None:
+    """The mode of torch.compile, "frozen" for the parts that never learn alone, None for nothing.
+
+    "auto" is what was measured to help (tests/benchmarks/README.md): everything on a GPU, the frozen part on a CPU
+    with a compiler. UserError for a setting that there is not, and for a machine without a compiler.
+    """
+    name, gpu = f"trainer.compile={str(setting).lower()}", torch.cuda.is_available()
+    if setting not in COMPILE:
+        raise UserError(f"{name}: must be one of {', '.join(map(str, COMPILE)).lower()}")
+    ready = gpu or any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
+    if setting is False or (setting == "auto" and not ready):
+        return None
+    if not ready:
+        raise UserError(f"{name}: needs a C++ compiler (Debian: apt-get install g++), or set false")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU is known
+    if setting == "auto":
+        return "default" if gpu else "frozen"
+    return "default" if setting is True else setting
+
+
+def resolve_precision(precision: str | int, accelerator: str) -> str | int:
+    """ "auto" as bf16-mixed on a GPU that has it, 16-mixed on other GPUs, and fp32 on the CPU.
+
+    bf16 autocast is ten times slower than fp32 on CPUs without native support.
+    """
+    if precision != "auto":
+        return precision
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"

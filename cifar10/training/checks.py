@@ -1,0 +1,159 @@
+"""What no class of a configuration checks itself: what Lightning takes without a word, or answers in mid-training."""
+
+import contextlib
+import math
+import tempfile
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from cifar10.errors import UserError, cause_of
+
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
+LEAST = {  # of whole numbers, where they are given
+    "trainer.max_epochs": 1,
+    "trainer.min_epochs": 0,
+    "trainer.min_steps": 0,
+    "trainer.log_every_n_steps": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.num_nodes": 1,
+    "trainer.num_sanity_val_steps": -1,
+    "trainer.reload_dataloaders_every_n_epochs": 0,
+    "callbacks.early_stopping.patience": 1,
+}
+SWITCHES = {  # of Lightning's trainer, that leave a run without its best checkpoint
+    "fast_dev_run": "for a quick try set trainer.max_epochs=1 +trainer.limit_train_batches=2",
+    "barebones": "for less output set trainer.enable_progress_bar=false logger=null",
+}
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Raise UserError for the first setting that cannot be."""
+    check_sections(cfg)
+    seed, name = cfg.seed, cfg.name
+    if not is_whole(seed) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed}: must be a whole number from 0 to {2**32 - 1}")
+    if not (is_whole(name) or (isinstance(name, str) and name.strip() and name.isprintable() and "/" not in name)):
+        raise UserError(f"name={one_line(name)}: must be the name of a folder, as text without a /")
+    if not isinstance(cfg.output_dir, str):
+        raise UserError(f"output_dir={cfg.output_dir}: must be text, a folder's path")
+    for key, least in LEAST.items():
+        section, _, setting = key.rpartition(".")
+        value = section_of(cfg, section).get(setting)
+        if value is not None and (not is_whole(value) or value < least):
+            raise UserError(f"{key}={one_line(value)}: must be a whole number from {least} up")
+    if cfg.trainer.get("max_epochs") is None:
+        raise UserError("trainer.max_epochs: must be given, a whole number from 1 up")
+    check_validation(cfg.trainer)
+    for name, callback in cfg.callbacks.items():
+        monitor = callback and callback.get("monitor")
+        if monitor and monitor not in METRICS:
+            raise UserError(f"callbacks.{name}.monitor={monitor}: no such metric; there are: {', '.join(METRICS)}")
+    check_folders(cfg)
+
+
+def check_sections(cfg: DictConfig) -> None:
+    """UserError for a value in place of a section, and for the want of one that a run cannot do without."""
+    for section in ("data", "model", "trainer", "callbacks"):
+        if not isinstance(cfg.get(section), DictConfig):
+            raise UserError(f"{section}={cfg.get(section)}: is a section; set {section}.KEY=VALUE, see --cfg job")
+    for name in ("callbacks", "logger"):
+        if name in cfg.trainer:
+            raise UserError(f"trainer.{name}: is what the section {name} makes; set {name}.KEY=VALUE there")
+    optional = {"logger": cfg.get("logger")} | {f"callbacks.{name}": cfg.callbacks[name] for name in cfg.callbacks}
+    for key, value in optional.items():
+        if value is not None and not isinstance(value, DictConfig):
+            raise UserError(f"{key}={one_line(value)}: is a section; set {key}.KEY=VALUE, or {key}=null for none")
+    if cfg.callbacks.get("checkpoint") is None:
+        raise UserError("callbacks.checkpoint: is needed, for the best checkpoint is a run's result")
+
+
+def check_validation(trainer: DictConfig) -> None:
+    """UserError where nothing would be trained, or nothing validated, so that there is no best checkpoint."""
+    for name, instead in SWITCHES.items():
+        if trainer.get(name):
+            raise UserError(f"trainer.{name}: leaves no checkpoint, which is a run's result; {instead}")
+    for name in ("limit_train_batches", "limit_val_batches"):
+        value = trainer.get(name)
+        if value is not None and (not is_number(value) or not value > 0 or (isinstance(value, float) and value > 1)):
+            raise UserError(f"trainer.{name}={value}: must be a number of batches from 1 up, or a fraction up to 1.0")
+    steps = trainer.get("max_steps", -1)
+    if not is_whole(steps) or (steps < 1 and steps != -1):
+        raise UserError(f"trainer.max_steps={steps}: must be a whole number from 1 up, or -1 for no limit")
+    every = trainer.get("check_val_every_n_epoch") or 1
+    if every > trainer.max_epochs:
+        raise UserError(f"trainer.check_val_every_n_epoch={every}: never validates in max_epochs={trainer.max_epochs}")
+    interval = trainer.get("val_check_interval")
+    if interval is not None and not (is_number(interval) and interval > 0):
+        raise UserError(f"trainer.val_check_interval={interval}: must be a number of batches, or a fraction up to 1.0")
+    clip = trainer.get("gradient_clip_val")
+    if clip is not None and not (is_number(clip) and clip >= 0):
+        raise UserError(f"trainer.gradient_clip_val={clip}: must be a number from 0 up; 0 or null is off")
+
+
+def check_folders(cfg: DictConfig) -> None:
+    """UserError for a folder that cannot be written, before a run is spent on it."""
+    folders = {"output_dir": cfg.output_dir, "trainer.default_root_dir": cfg.trainer.get("default_root_dir")}
+    folders["callbacks.checkpoint.dirpath"] = cfg.callbacks.checkpoint.get("dirpath")
+    folders["logger.save_dir"] = section_of(cfg, "logger").get("save_dir")
+    for key, folder in folders.items():
+        if isinstance(folder, str):
+            check_folder(key, Path(folder).expanduser())
+    path = section_of(cfg, "callbacks.epoch_log").get("path")
+    if isinstance(path, str):
+        check_folder("callbacks.epoch_log.path", Path(path).expanduser().parent)
+        if Path(path).is_dir():
+            raise UserError(f"callbacks.epoch_log.path={path}: is a folder; name a file in it")
+
+
+def check_folder(key: str, folder: Path) -> None:
+    """UserError unless a file can be written there; a folder that is made to see it goes again."""
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"{key}={one_line(folder)}: cannot be written ({cause_of(error)}); name another folder"
+        ) from error
+    finally:
+        for made in absent:
+            with contextlib.suppress(OSError):
+                made.rmdir()
+
+
+def section_of(cfg: DictConfig, path: str) -> DictConfig | dict:
+    """A section by its dotted name; an empty one where there is none."""
+    for name in path.split("."):
+        cfg = cfg.get(name) if isinstance(cfg, DictConfig) else None
+    return cfg if isinstance(cfg, DictConfig) else {}
+
+
+def is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def one_line(value: object) -> str:
+    return " ".join(str(value).split())
+
+
+def check_devices(accelerator: str, devices: object) -> None:
+    """UserError for devices that there are not."""
+    gpus = torch.cuda.device_count()
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpus == 0)
+    if on_cpu and devices != "auto" and (not is_whole(devices) or devices < 1):
+        raise UserError(f"trainer.devices={devices}: must be a whole number of processes from 1 up on a CPU")
+    wanted = len(devices) if isinstance(devices, list | tuple) else devices
+    if isinstance(wanted, int) and wanted > max(gpus, 1) and accelerator in ("auto", "gpu", "cuda"):
+        way = f"use trainer.devices={max(gpus, 1)}"
+        if gpus == 0:
+            way += ", or trainer.accelerator=cpu for several processes on the CPU"
+        raise UserError(f"trainer.devices={wanted}: this machine has {gpus} GPUs; {way}")
+    if accelerator in ("gpu", "cuda") and gpus == 0:
+        raise UserError(f"trainer.accelerator={accelerator}: this machine has no GPU; use trainer.accelerator=auto")

@@ -1,0 +1,91 @@
+"""From a node of the configuration to an object of its class; the signature of the class is the schema."""
+
+import inspect
+import types
+import typing
+from collections.abc import Collection
+
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, ListConfig
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from cifar10.errors import UserError, cause_of
+
+
+def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
+    """Instantiate a configuration node as an object of a kind.
+
+    Raises UserError for another class, and for a key or value that its class does not take.
+    """
+    check_values(key, find_class(key, node.get("_target_"), kind), node, given)
+    try:
+        return instantiate(node, **given, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        if isinstance(cause, MisconfigurationException | ValueError | RuntimeError | ImportError):
+            raise UserError(f"{key}: {' '.join(str(cause).split())}") from error
+        raise cause from None  # a bug: its own traceback
+
+
+def find_class(key: str, name: object, kind: type) -> type:
+    """The class of a name; UserError if there is none, or not of this kind."""
+    wanted = f"{key}._target_={name}: must name a class of the kind of {kind.__module__}.{kind.__name__}"
+    if not isinstance(name, str):
+        raise UserError(wanted)
+    try:
+        target = get_class(name)
+    except (ImportError, ValueError) as error:  # as Hydra wraps whatever the module raises
+        raise UserError(f"{wanted} ({cause_of(error)})") from error
+    if not issubclass(target, kind):
+        raise UserError(wanted)
+    return target
+
+
+def check_values(key: str, target: type, node: DictConfig, given: Collection[str] = ()) -> None:
+    """UserError for a key or a value of a section that the constructor of `target` does not take."""
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__)
+    for name, value in node.items():
+        if str(name).startswith("_"):
+            continue
+        if name not in parameters or name in given:
+            known = ", ".join(parameter for parameter in parameters if parameter not in given)
+            raise UserError(f"{key}.{name}: {target.__name__} has no such setting; it has: {known}")
+        if not matches(value, hints.get(name, object)):
+            raise UserError(f"{key}.{name}={value}: must be {describe(hints[name])}")
+    for name, parameter in parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and name not in node and name not in given:
+            raise UserError(f"{key}.{name}: must be given; {target.__name__} has no default for it")
+
+
+def matches(value: object, hint: object) -> bool:
+    """Whether a configuration value is of a type; objects of other classes are nodes with a `_target_`."""
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(matches(value, option) for option in options)
+    if origin is typing.Literal:
+        return any(type(value) is type(option) and value == option for option in options)
+    if origin in (list, tuple):
+        return isinstance(value, ListConfig) and all(matches(item, options[0]) for item in value)
+    if hint in (bool, str, type(None)):
+        return value is None if hint is type(None) else isinstance(value, hint)
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    if hint in (object, typing.Any) or not isinstance(origin or hint, type):
+        return True
+    return isinstance(value, DictConfig) and (origin is dict or "_target_" in value)
+
+
+def describe(hint: object) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(found for option in options if (found := describe(option))))
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, options))}"
+    if origin in (list, tuple):
+        return f"a list of {describe(options[0])}s".replace("a list of a ", "a list of ")
+    return "a section" if origin is dict else words.get(hint, "")

@@ -1,0 +1,1 @@
+"""What the codebase costs beside the usual way to do the same: python -m tests.benchmarks."""

@@ -1,0 +1,163 @@
+"""The report's files, without runs: what they hold, and that they hold together."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifar10.report.comparison import evaluate, relabel
+from cifar10.report.groups import Run, group_runs
+from cifar10.report.page import read_epochs, write
+
+NAMES = ["cat", "dog & <wolf>", "ship $1|2"]
+LABELS = np.arange(60) % 3
+
+
+def make_run(name: str, seed: int = 0, synthetic: bool = False) -> Run:
+    rng = np.random.default_rng([len(name), seed])
+    logits, val_logits = (rng.normal(size=(60, 3)) + 2 * np.eye(3)[LABELS] for _ in range(2))
+    phases = [{"phase": 1, "epochs": 2, "seconds": 3.0, "trained_parameters": 10, "flops_per_epoch": 1000}]
+    cost = {"parameters": 1234567, "bytes": 4938268, "forward_flops": 2.5e9, "phases": phases, "train_flops": 1.5e15}
+    facts = {
+        **{"data": "three classes", "synthetic": synthetic, "data_sha256": "one", "hardware": "an abacus"},
+        **{"image_size": 32, "images_per_second": 1234.5, "commit": "abc", "versions": {"torch": "2"}, "cost": cost},
+        "summary": {"train_images": 100, "seconds": 200.0, "hardware": "a slide rule"},
+    }
+    rows = [{"epoch": e, "seconds": 1.5, "val/loss": 1 / (e + 1), "val/acc": 0.5, "phase": 1.0 + e} for e in range(2)]
+    return Run(name, seed, f"runs/{name}_{seed}", {"n": name}, NAMES, logits, LABELS, val_logits, LABELS, facts, rows)
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), dtype=np.uint8)
+
+
+def report(folder, *runs, images=IMAGES, left_out=(), **more):
+    groups = group_runs(runs)
+    results = evaluate(groups) | {key: value(groups) if callable(value) else value for key, value in more.items()}
+    write(folder, groups, results, images, left_out)
+    return (folder / "report.html").read_text(), (folder / "report.md").read_text(), results
+
+
+class Page(HTMLParser):
+    """Every id, link and open element of a page."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.ids, self.links, self.open, self.void = [], [], [], {"meta", "br", "img", "link", "input", "hr"}
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values[key] for key in ("href", "src", "xlink:href") if key in values]
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.void:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A report of two groups with everything in it."""
+    folder = tmp_path_factory.mktemp("report")
+    labels = LABELS.copy()
+    labels[:3] = -1, 0, 1
+    robust = {"images": 60, "corruptions": ["fog", "jpeg_compression"], "severities": [1, 2], "groups": [
+        {"name": name, "clean": 0.9, "acc": [[0.8, 0.7], [0.6, 0.5]], "mean": 0.65} for name in ("cnn", "b0")
+    ]}  # fmt: skip
+    sizes = [{"name": name, "sizes": [10, 100], "accs": [[0.3], [0.5, 0.6]]} for name in ("cnn", "b0")]
+    runs = [make_run("cnn", 0), make_run("cnn", 1), make_run("b0", 0), make_run("b0", 1)]
+    corrected = {"corrected": lambda groups: relabel(groups, labels) | {"file": "labels.npy"}}
+    html, markdown, results = report(
+        folder, *runs, robustness=robust, efficiency=sizes, left_out=["run=x: gone"], **corrected
+    )
+    return folder, html, markdown, results
+
+
+def test_the_page_needs_no_network_and_no_other_file(full):
+    _, html, _, _ = full
+    assert all(link.startswith(("#", "data:")) for link in Page(html).links)
+    assert "@import" not in html and "<script" not in html and not re.search(r"url\((?!#)", html)
+
+
+def test_the_page_is_well_formed_and_no_id_stands_twice(full):
+    page = Page(full[1])
+    assert page.open == [] and len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+
+
+def test_every_figure_has_its_caption_and_its_files(full):
+    folder, html, markdown, _ = full
+    names = re.findall(r'<figure id="figure-([^"]+)"', html)
+    assert html.count("<figcaption>") == len(names) > 15
+    for name in names:
+        assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+        assert min(Image.open(folder / "figures" / f"{name}.png").size) > 150
+        assert f"(figures/{name}.png)" in markdown
+
+
+def test_names_are_text_whatever_stands_in_them(full):
+    _, html, markdown, _ = full
+    assert "dog &amp; &lt;wolf&gt;" in html and "<wolf>" not in html
+    assert "ship $1\\|2" in markdown
+
+
+def test_every_row_of_a_markdown_table_has_as_many_cells_as_its_header(full):
+    tables = re.findall(r"(?:^\|.*\n?)+", full[2], flags=re.MULTILINE)
+    assert len(tables) > 6
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1, table
+
+
+def test_page_and_markdown_say_what_the_numbers_say(full):
+    _, html, markdown, results = full
+    for text in (html, markdown):
+        for group in results["groups"]:
+            assert f"{100 * group['acc']['mean']:.2f} % ± {100 * group['acc']['std']:.2f}" in text
+        assert results["comparisons"][0]["verdict"] in text
+        assert "1,234,567" in text and "1.5 PFLOP" in text and "a slide rule" in text and "3.3 min" in text
+        assert "labels.npy" in text and "run=x: gone" in text and "jpeg compression" in text
+
+
+def test_the_numbers_are_there_for_machines(full):
+    folder, _, _, results = full
+    stored = json.loads((folder / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert stored["groups"][1]["acc"] == results["groups"][1]["acc"]
+    assert stored["comparisons"][0]["mcnemar"] == results["comparisons"][0]["mcnemar"]
+
+
+def test_a_single_run_has_its_own_report_without_comparison(tmp_path):
+    html, _, results = report(tmp_path, make_run("cnn"))
+    assert "Is the difference real?" not in html and 'id="difference"' not in html and "first seed" not in html
+    stored = json.loads((tmp_path / "metrics.json").read_text())
+    assert stored["test/acc"] == results["groups"][0]["acc"]["mean"]
+
+
+def test_without_images_the_page_says_so(tmp_path):
+    html, _, _ = report(tmp_path, make_run("cnn"), images=None)
+    assert "not at hand" in html and 'id="figure-mistakes_0"' not in html
+
+
+def test_drawn_images_are_called_so(tmp_path):
+    assert "not CIFAR-10" in report(tmp_path, make_run("cnn", synthetic=True))[0]
+
+
+def test_nothing_half_written_stays_behind(full):
+    assert not [path for path in full[0].rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
+
+
+def test_epochs_are_read_as_numbers_and_empty_cells_are_left_out(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,phase,val/acc\n0,1.0,0.25\n1,2.0,\n")
+    assert read_epochs(tmp_path / "metrics.csv") == [
+        {"epoch": 0, "phase": 1.0, "val/acc": 0.25},
+        {"epoch": 1, "phase": 2.0},
+    ]
+    assert read_epochs(tmp_path / "none.csv") == []
