@@ -1,6 +1,7 @@
 """From a node of the configuration to an object of its class; the signature of the class is the schema."""
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Collection
@@ -17,7 +18,8 @@ def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
 
     Raises UserError for another class, and for a key or value that its class does not take.
     """
-    check_values(key, find_class(key, node.get("_target_"), kind), node, given)
+    target = find_class(key, node.get("_target_"), kind)
+    check_values(key, target, node, given)
     try:
         return instantiate(node, **given, _convert_="all")
     except Exception as error:
@@ -25,8 +27,23 @@ def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
         if isinstance(cause, UserError):
             raise cause from None
         if isinstance(cause, MisconfigurationException | ValueError | RuntimeError | ImportError):
-            raise UserError(f"{key}: {' '.join(str(cause).split())}") from error
+            raise UserError(named(key, node, cause)) from error
         raise cause from None  # a bug: its own traceback
+
+
+def named(key: str, node: DictConfig, error: Exception) -> str:
+    """An error's message in a line, behind the setting that it is about.
+
+    A class whose argument is wrong raises a ValueError that begins with `argument=value: `; the setting of that
+    argument, or the one that it is taken from as in `image_size: ${data.image_size}`, comes to stand in front.
+    """
+    message = " ".join(str(error).split())
+    argument = re.match(r"(\w+)(?==|:|\.)", message)
+    if argument is None or argument[1] not in node:
+        return f"{key}: {message}"
+    value = node._get_node(argument[1])
+    source = re.fullmatch(r"\$\{([\w.]+)\}", str(value._value())) if value is not None else None
+    return (source[1] if source else f"{key}.{argument[1]}") + message[argument.end() :]
 
 
 def find_class(key: str, name: object, kind: type) -> type:

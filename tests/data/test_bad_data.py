@@ -127,7 +127,7 @@ def test_an_official_file_on_a_failing_disk(official, monkeypatch):
     def fail(path, chunk_size=0):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(sources.tv_utils, "calculate_md5", fail)
+    monkeypatch.setattr(sources.cifar10.tv_utils, "calculate_md5", fail)
     with pytest.raises(UserError, match=r"data_batch_1 cannot be read \(Input/output error\)"):
         CIFAR10(official.parent).prepare()
 
@@ -167,7 +167,9 @@ def test_a_file_of_drawn_images_that_is(tmp_path, damage, name):
 
 @pytest.mark.parametrize("damage", ["missing", "renamed", "a dangling link", "a pipe"])
 def test_drawn_images_are_drawn_again_where_a_file_is(tmp_path, monkeypatch, damage):
-    monkeypatch.setattr(sources, "write_cifar10_files", functools.partial(write_cifar10_files, images_per_batch=20))
+    monkeypatch.setattr(
+        sources.shapes, "write_cifar10_files", functools.partial(write_cifar10_files, images_per_batch=20)
+    )
     source = Shapes(tmp_path)
     source.prepare()
     before = (source.folder / "data_batch_2").read_bytes()
@@ -286,11 +288,11 @@ def prepare_in_a_process(root, *prepared):
         f"theirs.train_list, theirs.test_list = {THEIRS.train_list!r}, {THEIRS.test_list!r}\n"
         f"theirs.meta = {THEIRS.meta!r}\n"
         "from cifar10.data import sources\n"
-        "write = sources.write_cifar10_files\n"
+        "write = sources.shapes.write_cifar10_files\n"
         "def counted(folder):\n"
         "    print('drawn', flush=True)\n"
         "    write(folder, images_per_batch=2000)\n"
-        "sources.write_cifar10_files = counted\n"
+        "sources.shapes.write_cifar10_files = counted\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         f"for name in {prepared!r}:\n"
@@ -350,7 +352,7 @@ def test_a_whole_root_is_not_locked(official, shapes_root, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("locked")
 
-    monkeypatch.setattr(sources, "locked", refuse)  # a read-only file system would refuse as well
+    monkeypatch.setattr("cifar10.files.locked", refuse)  # a read-only file system would refuse as well
     CIFAR10(official.parent).prepare()
     Shapes(shapes_root).prepare()
 

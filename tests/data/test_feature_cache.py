@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cifar10.data import feature_cache as module
+from cifar10.progress import Progress
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.feature_cache import FeatureCache, Features, map_file
 from cifar10.errors import UserError
@@ -177,6 +178,6 @@ def test_order_of_random_views_follows_the_seed_alone(datamodule):
 
 
 def test_progress_that_nobody_watches_is_a_line_now_and_then(caplog):
-    with caplog.at_level("INFO"), module.Progress(100, "computing", seconds=0.0) as progress:
+    with caplog.at_level("INFO"), Progress(100, "computing", seconds=0.0) as progress:
         progress.update(25)
     assert "computing: 25 of 100, " in caplog.text and " s left" in caplog.text

@@ -125,7 +125,7 @@ def test_a_file_that_may_not_be_read_is_named(official, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(sources.tv_utils, "calculate_md5", refuse)
+    monkeypatch.setattr(sources.cifar10.tv_utils, "calculate_md5", refuse)
     with pytest.raises(UserError, match=r"test_batch cannot be read \(Permission denied\)"):
         CIFAR10(official).prepare()
 
@@ -174,7 +174,7 @@ def test_a_download_without_a_network_leaves_nothing_and_names_the_ways_on(tmp_p
         (folder / filename).write_bytes(b"half an archive")
         raise urllib.error.URLError("Name or service not known")
 
-    monkeypatch.setattr(sources.tv_utils, "download_and_extract_archive", fail_halfway)
+    monkeypatch.setattr(sources.cifar10.tv_utils, "download_and_extract_archive", fail_halfway)
     assert_missing(tmp_path / "new" / "root", "Name or service not known")
     (tmp_path / "there").mkdir()
     assert_missing(tmp_path / "there", "Name or service not known")
@@ -187,7 +187,7 @@ def test_an_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
         (folder / filename).write_bytes(b"half an archive")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources.tv_utils, "download_and_extract_archive", interrupt)
+    monkeypatch.setattr(sources.cifar10.tv_utils, "download_and_extract_archive", interrupt)
     with pytest.raises(KeyboardInterrupt):
         CIFAR10(tmp_path / "root").prepare()
     assert tree(tmp_path) == {}
