@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from cifar10.data import feature_cache as module
-from cifar10.progress import Progress
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.feature_cache import FeatureCache, Features, map_file
 from cifar10.errors import UserError
+from cifar10.progress import Progress
 
 CPU = torch.device("cpu")
 
