@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import random
+import re
 import signal
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed
 from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import StochasticWeightAveraging, Timer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
+from torch import Tensor
 
 from cifar10.commandline.slurm import requeue
-from cifar10.errors import UserError
 from cifar10.files import whole_file
 from cifar10.signals import REQUEUE, Interrupted, signals
 
@@ -24,24 +26,31 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoint(pl.callbacks.Checkpoint):
-    """Keep the best epoch's checkpoint and the last one, in `dirpath`; stop at a signal once the step is saved.
+    """Keep the best and the last checkpoint, in `dirpath`; stop at a signal once the step is saved.
 
-    best.ckpt: of the epoch with the best `monitor`, a name in `trainer.callback_metrics`; mode: "min" or "max".
+    best.ckpt: the weights with the best `monitor`, a name in `trainer.callback_metrics`. mode: "min" or "max"; None
+    takes what the metric wants, see `mode_of`.
     last.ckpt: after every epoch, after every `every_n_steps` optimizer steps if given, and when SIGINT, SIGTERM or
     Slurm's requeue signal stops the run. With it a run goes on as if it had never stopped: weights, optimizer, loops,
     callbacks, random states and the decision to stop early. Lightning's own ModelCheckpoint would forget the best
     score where the run's folder has been moved, the random states and that decision, and cannot save in mid-epoch
     without a second validation (Lightning issues 19549, 20288).
+    `best_model_path`, `best_model_score`: as those of ModelCheckpoint.
     """
 
-    def __init__(self, dirpath: str, monitor: str = "val/loss", mode: str = "min", every_n_steps: int | None = None):
-        if mode not in ("min", "max"):
-            raise UserError(f"callbacks.checkpoint.mode={mode}: must be min or max")
+    def __init__(
+        self, dirpath: str, monitor: str = "val/loss", mode: str | None = None, every_n_steps: int | None = None
+    ):
+        if mode not in (None, "min", "max"):
+            raise ValueError(f"mode={mode}: must be min or max, or null for what the metric wants")
         if every_n_steps is not None and every_n_steps < 1:
-            raise UserError(f"trainer.checkpoint_every_n_steps={every_n_steps}: at least one step, or null")
+            raise ValueError(f"every_n_steps={every_n_steps}: must be at least one step, or null")
+        if mode is None and mode_of(monitor) is None:
+            raise ValueError(f"mode: must be given for {monitor}; min if a smaller value is better, else max")
         self.dirpath = Path(dirpath)
-        self.monitor, self.mode, self.every_n_steps = monitor, mode, every_n_steps
-        self.best_score: float | None = None
+        self.monitor, self.mode, self.every_n_steps = monitor, mode or mode_of(monitor), every_n_steps
+        self.best_model_path, self.best_score = "", None
+        self.validated_step = -1  # the step whose weights the current value of `monitor` belongs to
         self.random_states: list[dict] | None = None  # to restore when training starts
 
     @property
@@ -53,9 +62,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
         return self.dirpath / "last.ckpt"
 
     @property
-    def best_model_path(self) -> str:
-        """The best epoch's checkpoint, or the last one where `monitor` was never logged."""
-        return str(self.best if self.best.is_file() else self.last)
+    def best_model_score(self) -> Tensor | None:
+        return None if self.best_score is None else torch.tensor(self.best_score)
 
     def state_dict(self) -> dict:
         return {"best_score": self.best_score}
@@ -68,7 +76,10 @@ class Checkpoint(pl.callbacks.Checkpoint):
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, random_state(trainer.strategy.root_device))
-        checkpoint["random_states"], checkpoint["should_stop"] = states, trainer.should_stop
+        # A run that has used up its time is not at its end.
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
+        out_of_time = any((timer.time_remaining() or math.inf) <= 0 for timer in timers)
+        checkpoint["random_states"], checkpoint["should_stop"] = states, trainer.should_stop and not out_of_time
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         if trainer.state.fn == "fit":
@@ -76,6 +87,12 @@ class Checkpoint(pl.callbacks.Checkpoint):
             trainer.should_stop = checkpoint.get("should_stop", False)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
+            raise ValueError(
+                "StochasticWeightAveraging: its averaged weights would be in no checkpoint; use EMAWeightAveraging"
+            )
+        if stage == "fit":
+            self.best_model_path = str(self.best if self.best.is_file() else self.last)
         if stage == "fit" and SLURMEnvironment.detect():
             signals.watch_requeue()  # before Lightning does, which would save in mid-step
 
@@ -104,10 +121,17 @@ class Checkpoint(pl.callbacks.Checkpoint):
         if stop:
             self._stop(trainer)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self.validated_step = trainer.global_step
+        in_mid_epoch = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not trainer.should_stop
+        if in_mid_epoch and self._improved(trainer):
+            self._save(trainer, self.best)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        score = trainer.callback_metrics.get(self.monitor)
-        if score is not None and self._better(float(score)):
-            self.best_score = float(score)
+        is_current = self.validated_step == trainer.global_step or self.monitor.startswith("train/")
+        if is_current and self._improved(trainer):
             self._save(trainer, self.best)
             self._copy(trainer)
         else:
@@ -121,11 +145,14 @@ class Checkpoint(pl.callbacks.Checkpoint):
         if isinstance(exception, Interrupted) and exception.signum in REQUEUE and trainer.is_global_zero:
             requeue()
 
-    def _better(self, score: float) -> bool:
-        if math.isnan(score):
-            return False
+    def _improved(self, trainer: pl.Trainer) -> bool:
+        """Whether `monitor` is better than ever; then that is the best score from now on."""
+        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
         best = self.best_score
-        return best is None or (score < best if self.mode == "min" else score > best)
+        if math.isnan(score) or (best is not None and (score >= best if self.mode == "min" else score <= best)):
+            return False
+        self.best_score, self.best_model_path = score, str(self.best)
+        return True
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         for logger in trainer.loggers:
@@ -159,7 +186,15 @@ class Checkpoint(pl.callbacks.Checkpoint):
         raise Interrupted(signals.received or signal.SIGTERM)
 
 
-class WholeFiles(TorchCheckpointIO):
+def mode_of(metric: str) -> str | None:
+    """Whether less or more of a metric is better, by its name: "min", "max", or None where the name does not tell."""
+    words = set(re.split(r"[^a-z0-9]+", metric.lower()))
+    if words & {"loss", "error", "ece", "nll", "brier"}:
+        return "min"
+    return "max" if words & {"acc", "accuracy", "f1", "auroc", "precision", "recall"} else None
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or absent on the disk, whatever happens; Lightning's own are not synced."""
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:

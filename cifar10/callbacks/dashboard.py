@@ -7,9 +7,6 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 
-from cifar10.data.feature_cache import Features
-from cifar10.data.transforms import Preprocessing
-from cifar10.errors import UserError
 from cifar10.report.figures import confusion_matrix_figure
 
 
@@ -25,7 +22,7 @@ class StageLogger(TensorBoardLogger):
         self._purge_step: int | None = None
 
     def go_on_after(self, step: int) -> None:
-        """Have TensorBoard forget what an interrupted run has logged behind this step; to be called before the fit."""
+        """Have TensorBoard forget what an interrupted run has logged after this step. Call before the fit."""
         self._kwargs["purge_step"] = self._purge_step = step + 1
 
     @property
@@ -68,36 +65,37 @@ class Dashboard(pl.Callback):
 
     def __init__(self, images: int = 32, confusion_every: int = 1):
         if images < 0:
-            raise UserError(f"callbacks.dashboard.images={images}: cannot be negative; 0 shows none")
+            raise ValueError(f"images={images}: must not be negative; 0 shows none")
         if confusion_every < 1:
-            raise UserError(f"callbacks.dashboard.confusion_every={confusion_every}: must be 1 epoch or more")
+            raise ValueError(f"confusion_every={confusion_every}: must be at least 1 epoch")
         self.images, self.confusion_every = images, confusion_every
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
         first = batch_idx == 0 and trainer.current_epoch == 0
         if self.images and first and isinstance(trainer.logger, StageLogger):
             images = batch[0]
-            if isinstance(images, Features):
+            if not isinstance(images, torch.Tensor):  # cached features
                 places = torch.arange(min(self.images, len(trainer.datamodule.indices["train"])))
-                images = trainer.datamodule.view("train", places, 0, pl_module.device)
+                images = trainer.datamodule.fixed_view("train", places, 0, pl_module.device)
             self._show_images(trainer, pl_module, images)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        if trainer.logger is not None and (trainer.global_step % trainer.log_every_n_steps == 0 or batch_idx == 0):
-            rates = {f"lr/{g['role']}": g["lr"] for g in pl_module.optimizers().param_groups if g["params"]}
-            trainer.logger.log_metrics(rates, trainer.global_step)
+        due = (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or batch_idx == 0
+        if trainer.logger is not None and due:
+            rates = {
+                f"lr/{group['role']}": group["lr"] for group in trainer.optimizers[0].param_groups if group["params"]
+            }
+            trainer.logger.log_metrics(rates, trainer.global_step + 1)  # of the step that this batch makes
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         due = last or trainer.current_epoch % self.confusion_every == 0
         if trainer.state.fn == "fit" and due and isinstance(trainer.logger, StageLogger):
-            matrix = pl_module.val_tally.confusion.cpu().numpy()
+            matrix = pl_module.val_metrics.confusion.cpu().numpy()
             self._show_confusion(trainer, pl_module, matrix)
 
     @rank_zero_only
     def _show_images(self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: torch.Tensor) -> None:
-        preprocessing = Preprocessing(**pl_module.preprocessing)
-        grid = make_grid(preprocessing.denormalise(images[: self.images].float()).cpu(), nrow=8, padding=2, pad_value=1)
+        images = pl_module.preprocessing.denormalise(images[: self.images].float()).cpu()
+        grid = make_grid(images, nrow=8, padding=2, pad_value=1)
         trainer.logger.experiment.add_image("images as the network sees them", grid, trainer.global_step)
 
     @rank_zero_only

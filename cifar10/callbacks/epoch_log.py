@@ -17,23 +17,37 @@ class EpochLog(pl.Callback):
     """Log each epoch's metrics in a line and keep all of them in a CSV file, one row an epoch.
 
     path: the CSV file. Its columns are epoch (0-based), step, seconds (of the epoch, validation included), phase and
-    the learning rate of each parameter group where there are such, then every metric of `trainer.callback_metrics`.
+    the learning rate of each parameter group, at the epoch's last step, where there are such, then every metric of
+    `trainer.callback_metrics`; those of validation are empty where an epoch was not validated.
     """
+
+    changes_training = False
 
     def __init__(self, path: str):
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
         self.started = time.perf_counter()
+        self.rates: dict[str, float] = {}
+        self.validated = False
 
     def state_dict(self) -> dict:
-        return {"rows": self.rows, "elapsed": time.perf_counter() - self.started}
+        elapsed = time.perf_counter() - self.started
+        return {"rows": self.rows, "elapsed": elapsed, "rates": self.rates, "validated": self.validated}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self.rows = state_dict["rows"]
-        self.started = time.perf_counter() - state_dict.get("elapsed", 0.0)  # of the epoch that goes on
+        self.rows, self.rates = state_dict["rows"], state_dict["rates"]
+        self.validated = state_dict["validated"]
+        self.started = time.perf_counter() - state_dict["elapsed"]  # of the epoch that goes on
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.started, self.validated = time.perf_counter(), False
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
+        groups = trainer.optimizers[0].param_groups
+        self.rates = {f"lr/{group.get('role', 'all')}": group["lr"] for group in groups if group["params"]}
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         row = {
@@ -41,8 +55,9 @@ class EpochLog(pl.Callback):
             "step": trainer.global_step,
             "seconds": round(time.perf_counter() - self.started, 3),
         }
-        row |= {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
-        row |= {f"lr/{group['role']}": group["lr"] for group in pl_module.optimizers().param_groups if group["params"]}
+        metrics = {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
+        row |= {name: value for name, value in metrics.items() if self.validated or not name.startswith("val/")}
+        row |= self.rates
         self.rows = [kept for kept in self.rows if kept["epoch"] < row["epoch"]] + [row]
         self._write(trainer, row)
 
@@ -53,13 +68,8 @@ class EpochLog(pl.Callback):
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        nan = float("nan")
-        log.info(
-            "epoch %*d/%d%s  train loss %.4f acc %.4f  val loss %.4f acc %.4f  %.1f s",
-            len(str(trainer.max_epochs)),
-            row["epoch"] + 1,
-            trainer.max_epochs,
-            f"  phase {row['phase']:.0f}" if "phase" in row else "",
-            *(row.get(name, nan) for name in ("train/loss", "train/acc", "val/loss", "val/acc")),
-            row["seconds"],
-        )
+        phase = f"  phase {row['phase']:.0f}" if "phase" in row else ""
+        shown = {stage: [row.get(f"{stage}/{name}") for name in ("loss", "acc")] for stage in ("train", "val")}
+        parts = [f"{stage} loss {loss:.4f} acc {acc:.4f}" for stage, (loss, acc) in shown.items() if loss is not None]
+        number = f"{row['epoch'] + 1:{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"
+        log.info("  ".join([f"epoch {number}{phase}", *parts, f"{row['seconds']:.1f} s"]))

@@ -27,6 +27,6 @@ class ProgressBar(TQDMProgressBar):
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, object]:
         metrics = super().get_metrics(trainer, pl_module)
-        if trainer.training and pl_module.train_tally.confusion.any():
-            metrics["train/loss"] = f"{float(pl_module.train_tally.loss):.3f}"
+        if trainer.training and pl_module.train_metrics.confusion.any():
+            metrics["train/loss"] = f"{float(pl_module.train_metrics.running_loss):.3f}"
         return {name: value for name, value in metrics.items() if name != "v_num"}

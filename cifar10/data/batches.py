@@ -12,11 +12,11 @@ from cifar10.data.transforms import Augmentation
 
 
 class Batches:
-    """Batches of a split, (images, labels, draws), each one index operation.
+    """Batches of a split, (images, labels) or, once shuffled, (images, labels, draws), each one index operation.
 
-    Once shuffled, an epoch's order and every image's random numbers (`draws`, else None) are a pure function of (seed,
-    epoch): no generator's state has to be saved. Batches differ by at most one image in size, so that none is too
-    small for batch normalisation. On several processes each takes its share of every batch, see `share`.
+    An epoch's order and every image's random numbers, `draws`, are a pure function of (seed, epoch): no generator's
+    state has to be saved. Batches differ by at most one image in size, so that none is too small for batch
+    normalisation. Of several processes each takes its shard of every batch, see `shard`.
     """
 
     def __init__(
@@ -34,11 +34,13 @@ class Batches:
         self.bounds = np.linspace(0, len(indices), steps + 1).round().astype(int).tolist()
         self.augmentation: Augmentation | None = None
         self.features: Callable[[], FeatureCache | None] = lambda: None  # to serve in place of the images
-        self.delivered = self.skip = 0
+        self.delivered = self.skip = self.epoch = self.skip_in = 0
 
-    def shuffle(self, seed: int, augmentation: Augmentation, current_epoch: Callable[[], int]) -> None:
-        """From now on shuffle, and draw the numbers that `augmentation` wants, anew each epoch."""
-        self.seed, self.augmentation, self.current_epoch = seed, augmentation, current_epoch
+    def shuffle(
+        self, seed: int, augmentation: Augmentation, current_epoch: Callable[[], int], anew: bool = True
+    ) -> None:
+        """Shuffle from now on, and draw the numbers that `augmentation` wants; anew: in every epoch again."""
+        self.seed, self.augmentation, self.current_epoch, self.anew = seed, augmentation, current_epoch, anew
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -48,11 +50,11 @@ class Batches:
         """Images in the smallest batch."""
         return min(stop - start for start, stop in itertools.pairwise(self.bounds))
 
-    def share(self, number: int) -> slice | Tensor:
-        """The places in the epoch's order of this process's images of a batch.
+    def shard(self, number: int) -> slice | Tensor:
+        """Where in the epoch's order this process's images of a batch stand.
 
-        Shares differ by at most one image, or by two where images are mixed: an image and its partner, which lies at
-        the mirrored place in the batch, stay together, and mirrored in the share.
+        Shards differ by at most one image, or by two where images are mixed: an image and its partner, which lies at
+        the mirrored place in the batch, stay together, mirrored in the shard.
         """
         start, stop = self.bounds[number : number + 2]
         pairs, odd = divmod(stop - start, 2)
@@ -65,41 +67,43 @@ class Batches:
         return torch.cat([first, middle, start + stop - 1 - first.flip(0)])
 
     def weight(self, number: int) -> float:
-        """What to multiply the mean loss of this process's share of a batch with.
+        """The factor for the mean loss of this process's shard of a batch.
 
-        The mean over processes is then the mean over the images of the batch, though shares differ in size.
+        With it the mean over processes is the mean over the images of the batch, though shards differ in size.
         """
         start, stop = self.bounds[number : number + 2]
-        share = self.share(number)
-        images = len(range(*share.indices(stop))) if isinstance(share, slice) else len(share)
+        shard = self.shard(number)
+        images = len(range(*shard.indices(stop))) if isinstance(shard, slice) else len(shard)
         return images * self.world_size / (stop - start)
 
     def state_dict(self) -> dict:
-        """How many batches of the epoch have been delivered; Lightning keeps it in checkpoints."""
-        return {"delivered": self.delivered}
+        """How many batches of which epoch have been delivered; Lightning keeps it in checkpoints."""
+        return {"delivered": self.delivered, "epoch": self.epoch}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Begin the next epoch where that one was left; a finished one is left at its beginning."""
-        self.skip = state_dict["delivered"] % len(self)
+        """Go on with the epoch where it was left; one that was finished, or stopped for good, is not repeated."""
+        self.skip, self.skip_in = state_dict["delivered"] % len(self), state_dict["epoch"]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        places, draws, epoch, features = torch.arange(len(self.indices)), None, 0, self.features()
+    def __iter__(self) -> Iterator[tuple]:
+        places, draws, features = torch.arange(len(self.indices)), None, self.features()
+        self.epoch = 0 if self.augmentation is None else self.current_epoch()
         if self.augmentation is not None:
-            epoch = self.current_epoch()
-            rng = np.random.default_rng([self.seed, epoch])
+            rng = np.random.default_rng([self.seed, self.epoch if self.anew else 0])
             places = torch.from_numpy(rng.permutation(len(places)))
             if features is None:
                 draws = self.augmentation.draw(len(places), rng).to(self.images.device)
         order = self.indices[places].to(self.images.device)
         if features is not None:
             places = places.to(features.rows.device)
-        self.delivered, self.skip = self.skip, 0
+        self.delivered, self.skip = self.skip if self.skip_in == self.epoch else 0, 0
         for number in range(self.delivered, len(self)):
             self.delivered += 1
-            share = self.share(number)
-            picked = order[share]
-            if features is None:
-                yield self.images[picked], self.labels[picked], None if draws is None else draws[share]
-            else:  # half of the images in each of two views, and in the next epoch in the other
-                view = (places[share] + epoch) % features.views
-                yield Features(features.read(places[share], view)), self.labels[picked], None
+            shard = self.shard(number)
+            picked = order[shard]
+            if features is not None:  # half of the images in each of two views, and in the next epoch in the other
+                view = (places[shard] + self.epoch) % features.views
+                yield Features(features.read(places[shard], view)), self.labels[picked]
+            elif draws is not None:
+                yield self.images[picked], self.labels[picked], draws[shard]
+            else:
+                yield self.images[picked], self.labels[picked]

@@ -6,8 +6,6 @@ whole batch on the device in `on_after_batch_transfer`.
 
 import logging
 import math
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +14,12 @@ import torch
 from torch import Tensor
 
 from cifar10.data.batches import Batches
-from cifar10.data.feature_cache import FeatureCache, Features, fill
+from cifar10.data.feature_cache import FeatureCache, Features
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.sources import SOURCES
 from cifar10.data.split import split
-from cifar10.data.transforms import Augmentation, Preprocessing
+from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
-from cifar10.machine import size
-from cifar10.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +29,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     root: the source's folder. source: a name in `SOURCES`.
     batch_size: images per optimizer step, over all devices. eval_batch_size: the same for validation and test.
-    image_size: side in pixels of what the network sees; None leaves it to the trainer's model, which must agree.
+    image_size: side in pixels of what the network sees; None leaves it to the model, see `use_preprocessing`.
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
     leaves, for train_size; None takes all of them). Subsets are stratified, and a smaller one is part of every larger.
     split_seed: draws the split, so that it never moves with `seed`, which orders and augments the batches.
@@ -58,19 +55,19 @@ class CIFAR10DataModule(pl.LightningDataModule):
     ):
         super().__init__()
         if source not in SOURCES:
-            raise UserError(f"data.source={source}: no such source; there are: {', '.join(SOURCES)}")
+            raise ValueError(f"source={source}: no such source; choose from {', '.join(SOURCES)}")
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
-                raise UserError(f"data.{name}={value}: at least one image a batch")
+                raise ValueError(f"{name}={value}: must be at least one image")
         for name, value in (("crop_padding", crop_padding), ("cutout", cutout), ("mixup_alpha", mixup_alpha),
                             ("cutmix_alpha", cutmix_alpha), ("seed", seed), ("split_seed", split_seed)):  # fmt: skip
             most = {"split_seed": 2**32 - 1, "mixup_alpha": 10**6, "cutmix_alpha": 10**6}.get(name, math.inf)
             if not 0 <= value <= most or value == math.inf:
-                raise UserError(
-                    f"data.{name}={value}: must be a number from 0 {'up' if most == math.inf else f'to {most}'}"
+                raise ValueError(
+                    f"{name}={value}: must be a number from 0 {'up' if most == math.inf else f'to {most}'}"
                 )
         if image_size is not None and image_size < 1:
-            raise UserError(f"data.image_size={image_size}: at least one pixel")
+            raise ValueError(f"image_size={image_size}: must be at least one pixel")
         self.source = SOURCES[source](Path(root).expanduser())
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
@@ -93,27 +90,31 @@ class CIFAR10DataModule(pl.LightningDataModule):
             self.source.prepare()
             self.is_prepared = True
 
+    def use_preprocessing(self, preprocessing: Preprocessing) -> None:
+        """Finish batches as a model wants them; an `ImageClassifier` calls this when it is set up.
+
+        Raises ValueError unless its image size is the one that was asked for.
+        """
+        if self.image_size not in (None, preprocessing.image_size):
+            raise ValueError(
+                f"image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; give it the same"
+                " image_size, or leave it to the model"
+            )
+        self.preprocessing = preprocessing
+
     def setup(self, stage: str | None = None) -> None:
-        """Load what `stage` needs, and take over the preprocessing of the trainer's model.
+        """Load what `stage` needs.
 
         "fit" and "validate" never open the test files, "test" and "predict" never the training files.
         """
         if stage == "fit" or self.trainer is not self.served_to:
             self.features = {}  # another model's
-        wanted = getattr(self.trainer and self.trainer.lightning_module, "preprocessing", None)
-        if wanted is not None:
-            self.preprocessing = Preprocessing(**wanted)
-            if self.image_size not in (None, self.preprocessing.image_size):
-                raise UserError(
-                    f"data.image_size={self.image_size}: the model is made for {self.preprocessing.image_size} pixels;"
-                    " give it the same image_size, or leave it to the model"
-                )
         if stage in (None, "fit", "validate") and "train" not in self.loaded:
             images, labels = self.source.load("train")
             if self.augmentation.crop_padding >= min(images.shape[-2:]):
-                raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
+                raise ValueError(f"crop_padding={self.augmentation.crop_padding}: must be below the image's side")
             if self.augmentation.cutout > min(images.shape[-2:]):
-                raise UserError(f"data.cutout={self.augmentation.cutout}: must not be above the image's side")
+                raise ValueError(f"cutout={self.augmentation.cutout}: must not be above the image's side")
             train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
             self.loaded["train"] = images, labels
             self.indices |= {"train": torch.from_numpy(train), "val": torch.from_numpy(val)}
@@ -146,96 +147,56 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if batches.smallest < world_size:
             key = "batch_size" if stage == "train" else "eval_batch_size"
             raise UserError(
-                f"data.{key}={batch_size}: batches of {batches.smallest} of {len(self.indices[stage]):,} images,"
-                f" too few for {world_size} processes; {2 * world_size} or more, or fewer processes"
+                f"data.{key}={batch_size}: leaves batches of {batches.smallest}, too few for {world_size} processes;"
+                f" set {2 * world_size} or more, or use fewer processes"
             )
         batches.features = lambda: self.features.get(stage)
         if shuffle:
-            batches.shuffle(self.seed, self.augmentation, lambda: self.trainer.current_epoch if self.trainer else 0)
+            anew = not (self.trainer and self.trainer.overfit_batches)
+            epoch = lambda: self.trainer.current_epoch if self.trainer else 0  # noqa: E731
+            batches.shuffle(self.seed, self.augmentation, epoch, anew)
         return batches
 
     def transfer_batch_to_device(self, batch: tuple, device: torch.device, dataloader_idx: int) -> tuple:
         """As Lightning would, but for batches that are there already, which it would look through for a long time."""
-        images = batch[0].values if isinstance(batch[0], Features) else batch[0]
-        if images.device == device == batch[1].device:
+        if batch[0].device == device == batch[1].device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int = 0) -> tuple[Tensor | Features, Tensor]:
-        """(uint8 images, labels, draws or None) -> the network's input (B, 3, S, S) and its targets.
+        """uint8 images, labels and, in training, draws -> the network's input (B, 3, S, S) and its targets.
 
-        Features in place of the images are handed on as they are.
+        Features that are served in place of images are handed on as they are.
         """
-        images, labels, draws = batch
-        if isinstance(images, Features):
+        images, labels, *draws = batch
+        if self.features:
             return images, labels
-        if draws is None:
-            finished = self.preprocessing(images), labels
-        else:  # `trainer.precision` has been at the draws, and not yet at what is made here
+        if draws:  # `trainer.precision` has been at the draws, and not yet at what is made here
             classes = len(self.class_names)
-            finished = self.augmentation.apply(images, labels, draws.float(), self.preprocessing, classes)
+            finished = self.augmentation.apply(images, labels, draws[0].float(), self.preprocessing, classes)
+        else:
+            finished = self.preprocessing(images), labels
         return self.trainer.precision_plugin.convert_input(finished) if self.trainer else finished
 
-    def encode(
-        self,
-        network: Callable[[Tensor], Tensor],
-        views: int,
-        folder: str | Path,
-        of: dict[str, FeatureCache] | None = None,
-    ) -> dict[str, FeatureCache]:
-        """What a frozen network makes of every training image, in `views` fixed views, and of every validation image.
-
-        network: input (B, 3, S, S) -> features (B, ...). of: earlier features to start from, in place of the images.
-        folder: for a file of features, where nothing else holds them. Each process computes its share.
-        """
-        started = time.perf_counter()
-        self.check_views(views)
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        caches, total = {}, views * len(self.indices["train"]) + len(self.indices["val"])
-        with Progress(total, "computing features") as progress:
-            for stage, count in (("train", views), ("val", 1)):
-
-                def inputs(places: Tensor, view: int, stage: str = stage) -> Tensor:
-                    if of is not None:
-                        return of[stage].read(places, view).to(device)
-                    return self.view(stage, places, view, device)
-
-                shape = (len(self.indices[stage]), count)
-                caches[stage] = fill(
-                    shape, inputs, network, self.eval_batch_size, device, folder, self.trainer, progress.update
-                )
-        seconds, (train, val) = time.perf_counter() - started, caches.values()
-        log.info(
-            f"features of {len(self.indices['train']):,} training images in {views} view{'s' * (views > 1)} and of"
-            f" {len(self.indices['val']):,} validation images: {size(train.nbytes + val.nbytes)} {train.place},"
-            f" {seconds:.0f} s, {total / seconds:.0f} img/s"
-        )
-        return caches
-
-    def check_views(self, views: int) -> None:
-        """UserError for augmentation that fixed views cannot have."""
-        for key in ("cutout", "mixup_alpha", "cutmix_alpha"):
-            if getattr(self.augmentation, key):
-                raise UserError(
-                    f"data.{key}: draws anew every epoch, so set callbacks.two_phase.cache_views=0, or this to 0"
-                )
-        if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
-            raise UserError(
-                f"callbacks.two_phase.cache_views={views}: without data.flip and data.crop_padding"
-                " all views are the same"
-            )
-
     def serve(self, features: dict[str, FeatureCache]) -> None:
-        """From the next epoch on serve the trainer these features of "train" and "val"; none: images again."""
+        """Serve the trainer these features of "train" and "val" from the next epoch on; none: images again."""
         self.features, self.served_to = features, self.trainer
 
-    def view(self, stage: str, places: Tensor, number: int, device: torch.device) -> Tensor:
+    def fixed_view(self, stage: str, places: Tensor, view: int, device: torch.device) -> Tensor:
         """A fixed view of the images at these places of a stage, as the network's input on the device."""
         images = self.loaded["train"][0]
         images = images[self.indices[stage][places].to(images.device)].to(device)
-        rng = np.random.default_rng([self.seed, number])
+        rng = np.random.default_rng([self.seed, view])
         draws = torch.from_numpy(rng.random((len(self.indices[stage]), 2), dtype=np.float32))[places]
-        return self.augmentation.view(images, number, draws.to(device), self.preprocessing)
+        return self.augmentation.view(images, view, draws.to(device), self.preprocessing)
+
+    def check_views(self, views: int) -> None:
+        """ValueError for augmentation that fixed views cannot have."""
+        for name in ("cutout", "mixup_alpha", "cutmix_alpha"):
+            if getattr(self.augmentation, name):
+                raise ValueError(f"views={views}: data.{name} draws anew every epoch; set either to 0")
+        if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
+            raise ValueError(f"views={views}: without data.flip and data.crop_padding all views are the same; set 1")
 
 
 def fits(images: Tensor, device: torch.device) -> bool:

@@ -1,7 +1,7 @@
 """Features of a frozen network, computed once and kept: what an epoch would otherwise compute again.
 
-The data module fills a `FeatureCache` for training and one for validation, and serves batches from them in place of
-images; the two-phase callback decides when.
+`cifar10.callbacks.feature_caching` fills one cache for training and one for validation; the data module serves batches
+from them in place of images.
 """
 
 import itertools
@@ -28,6 +28,10 @@ class Features(NamedTuple):
 
     values: Tensor
 
+    @property
+    def device(self) -> torch.device:
+        return self.values.device
+
     def input(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values as a network takes them: in half precision under autocast, else in `dtype`, the network's own."""
         return self.values if torch.is_autocast_enabled(self.values.device.type) else self.values.to(dtype)
@@ -37,11 +41,11 @@ class FeatureCache:
     """Features (count, views, ...) of `count` images in half precision, on the device, in memory or in a file.
 
     It lives where it fits: in half of the device's free memory, else in half of the free host memory, else in a file
-    in `folder`, mapped into memory, that is gone with the process however it ends.
+    in `folder`, mapped into memory, which disappears with the process however that ends.
     processes: on this machine, each of which keeps a cache in memory.
     example: features (B, C, H, W) or (B, C) of any batch, for their shape and precision: bfloat16 stays, all else
-    becomes float16, which loses less than the choice of another random seed changes.
-    Raises UserError if it fits nowhere.
+    becomes float16, which changes results by less than another random seed does.
+    Raises UserError if neither memory nor the disk has room for it.
     """
 
     def __init__(
@@ -66,8 +70,8 @@ class FeatureCache:
         kept = features.movedim(1, -1).to(self.rows.dtype)
         if not kept.isfinite().all():
             raise UserError(
-                f"callbacks.two_phase.cache_views: features reach {features.abs().max():.3g}, more than {kept.dtype}"
-                " holds; set it to 0, or check the weights"
+                f"callbacks.feature_caching.views: features reach {features.abs().max():.3g}, more than {kept.dtype}"
+                " can hold; set it to 0, or check the weights"
             )
         self.rows[(images * self.views + view).to(self.rows.device)] = kept.to(self.rows.device)
 
@@ -87,9 +91,9 @@ def fill(
     trainer: pl.Trainer | None,
     advance: Callable[[int], None],
 ) -> FeatureCache:
-    """The features that a network makes of (images, views) inputs; each of the trainer's processes computes its share.
+    """A cache of what a network makes of (images, views) inputs; each of the trainer's processes computes its shard.
 
-    inputs: (places (B,), view) -> the network's input (B, ...). advance: is told how many are done with each batch.
+    inputs: (places (B,), view) -> the network's input (B, ...). advance: called with the size of each batch.
     """
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
     count, views = shape
@@ -105,23 +109,23 @@ def fill(
         if cache is None:
             cache = FeatureCache(count, views, features, device, folder, trainer.num_devices if trainer else 1)
             if world_size > 1:
-                trainer.strategy.barrier()  # none takes memory before all have looked how much is free
+                trainer.strategy.barrier()  # all look at how much memory is free before any takes some
         cache.write(places, view, features)
         advance(left)
     return cache
 
 
 def map_file(folder: Path, nbytes: int) -> Tensor:
-    """A uint8 tensor of `nbytes` in a file without a name in `folder`; UserError if the disk has no room for it."""
+    """A uint8 tensor of `nbytes` in an unnamed file in `folder`; UserError if the disk has no room for it."""
     free = shutil.disk_usage(folder).free
     if nbytes > 0.9 * free:
         raise UserError(
-            f"callbacks.two_phase.cache_views: the features take {size(nbytes)}; neither memory nor {folder}"
-            f" ({size(free)} free) holds them: fewer views, a smaller data.image_size, or 0 for no cache"
+            f"callbacks.feature_caching.views: the features take {size(nbytes)}; neither memory nor {folder}"
+            f" ({size(free)} free) has room; use fewer views, a smaller data.image_size, or 0 for no cache"
         )
     handle, name = tempfile.mkstemp(prefix=".features-", dir=folder)
     try:
-        os.posix_fallocate(handle, 0, nbytes)  # a full disk is an error now, and no signal in mid-training
+        os.posix_fallocate(handle, 0, nbytes)  # a full disk is an error now, not a signal in mid-training
         return torch.from_file(name, shared=True, size=nbytes, dtype=torch.uint8)
     finally:
         os.close(handle)

@@ -5,59 +5,13 @@ the same numbers give the same batch on any device, in any batch, on any number 
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What every image goes through before the network, in training and ever after; it travels in the checkpoint.
-
-    image_size: side in pixels of the square input. mean, std: per channel, of pixels in [0, 1].
-    interpolation: a mode of `torch.nn.functional.interpolate`.
-    """
-
-    image_size: int = 32
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    interpolation: str = "bicubic"
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), channels last."""
-        scale, shift = affine(tuple(self.mean), tuple(self.std), images.device)
-        return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), scale)
-
-    def resize(self, images: Tensor) -> Tensor:
-        """float (B, 3, H, W) -> float (B, 3, image_size, image_size)."""
-        size, sides = self.image_size, tuple(images.shape[-2:])
-        if sides == (size, size):
-            return images
-        if self.interpolation not in ("bilinear", "bicubic"):
-            return F.interpolate(images, (size, size), mode=self.interpolation)
-        down, across = (operator(side, size, self.interpolation, images.device) for side in sides)
-        shape = (*images.shape[:2], size, size)
-        resized = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)
-        at_once = 8 if images.device.type == "cpu" else len(images)  # what a CPU's cache holds
-        for part, into in zip(images.contiguous().split(at_once), resized.split(at_once), strict=True):
-            into.copy_(down @ part @ across.T)
-        return resized
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> the network's input.
-
-        Normalising first is the same function, for the weights of an interpolation sum to one, and touches
-        (image_size / H)^2 times fewer pixels.
-        """
-        return self.resize(self.normalise(images))
-
-    def denormalise(self, images: Tensor) -> Tensor:
-        """The network's input -> pixels in [0, 1], for pictures."""
-        mean, std = (images.new_tensor(v).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return (images * std + mean).clamp(0, 1)
+from cifar10.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -114,27 +68,6 @@ class Augmentation:
         if self.cutout:
             images = cutout(images, draws[:, 6:8], self.cutout)
         return preprocessing.resize(images), targets
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
-def affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """What multiplies a pixel of 0 to 255, and what is added then, each (1, C, 1, 1), so that it is normalised."""
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
-    return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
-
-
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
-def operator(side: int, size: int, interpolation: str, device: torch.device) -> Tensor:
-    """The matrix (size, side) that resizes one side of an image, as `torch.nn.functional.interpolate` does.
-
-    Interpolation is linear and separable, so an image x is resized by `A @ x @ A.T`: two matrix products, several times
-    faster than a kernel that gathers its pixels one by one. Smaller sizes are antialiased.
-    """
-    unit = torch.eye(side, device=device)[None, None]
-    resized = F.interpolate(unit, (size, side), mode=interpolation, align_corners=False, antialias=side > size)
-    return resized[0, 0]
 
 
 def crop_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> Tensor:

@@ -1,8 +1,8 @@
 """The CNN from scratch as a LightningModule."""
 
 import torch
-from torch import Tensor
 
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier, check_fraction
 from cifar10.models.networks.cnn import CNN, smallest_side
@@ -25,19 +25,17 @@ class ScratchCNN(ImageClassifier):
         schedule: str = "constant",
         warmup: float = 0.0,
     ):
-        check_fraction("model.dropout", dropout)
+        check_fraction("dropout", dropout)
         if not widths or min(widths) < 1:
             raise UserError(f"model.widths={list(widths)}: must be whole numbers from 1 up, one a block")
         if hidden < 1:
             raise UserError(f"model.hidden={hidden}: at least one unit")
         image_size = 32 if image_size is None else image_size
-        preprocessing = {"image_size": image_size, "mean": (0.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic"}
-        super().__init__(class_names, preprocessing, lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
+        super().__init__(
+            class_names, Preprocessing(image_size), lr, optimizer, weight_decay, label_smoothing, schedule, warmup
+        )
         self.save_hyperparameters(logger=False)
         if image_size < (smallest := smallest_side(len(widths))):
             raise UserError(f"data.image_size={image_size}: {len(widths)} blocks need at least {smallest} pixels")
         network = CNN(len(class_names), image_size, tuple(widths), hidden, dropout)
         self.network = network.to(memory_format=torch.channels_last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images)

@@ -11,6 +11,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 
 from cifar10.data.feature_cache import Features
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier, check_fraction
 from cifar10.models.depthwise import speed_up_depthwise
@@ -45,13 +46,13 @@ class EfficientNet(ImageClassifier):
         schedule: str = "constant",
         warmup: float = 0.0,
     ):
-        check_fraction("model.dropout", dropout)
-        check_fraction("model.drop_path", drop_path)
+        check_fraction("dropout", dropout)
+        check_fraction("drop_path", drop_path)
         network = create_backbone(backbone, pretrained and weights is None, image_size, drop_path)
         config = timm.data.resolve_model_data_config(network)
         image_size = config["input_size"][-1] if image_size is None else image_size
         check_image_size(network, backbone, image_size)
-        preprocessing = {"image_size": image_size} | {k: config[k] for k in ("mean", "std", "interpolation")}
+        preprocessing = Preprocessing(image_size, *(config[k] for k in ("mean", "std", "interpolation")))
         super().__init__(class_names, preprocessing, lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
         if weights is not None:
             load_weights(network, weights, backbone)
@@ -60,14 +61,15 @@ class EfficientNet(ImageClassifier):
         self.backbone = speed_up_depthwise(network).to(memory_format=torch.channels_last)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(network.num_features, len(class_names)))
 
-    def forward(self, images: Tensor | Features) -> Tensor:
-        features = self.tail(images.input(self.dtype)) if isinstance(images, Features) else self.backbone(images)
+    def logits(self, inputs: Tensor | Features) -> Tensor:
+        """The network's, of preprocessed images, or of features that the frozen part has made of them."""
+        features = self.tail(inputs.input(self.dtype)) if isinstance(inputs, Features) else self.backbone(inputs)
         return self.head(features)
 
     def main_network(self) -> nn.Module:
         return self.backbone
 
-    def begin_at(self, tail: nn.Module) -> None:
+    def set_tail(self, tail: nn.Module) -> None:
         """Have `forward` take `Features` up from here: the second part of a `cut`."""
         if self.compile_mode is not None:
             tail.compile(dynamic=False, mode=self.compile_mode)
@@ -85,7 +87,7 @@ class EfficientNet(ImageClassifier):
         parameters = dict(self.backbone.named_parameters())
         return [[parameters[name] for name in groups[index]] for index in sorted(groups)]
 
-    def cut(self, block: int) -> tuple[nn.Module, nn.Module]:
+    def split_backbone(self, block: int) -> tuple[nn.Module, nn.Module]:
         """The backbone in front of a block of `backbone_blocks()`, and from that block on; len(blocks): all, nothing.
 
         Both share the backbone's modules. They are right where the backbone is a chain of its blocks, in the order in

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from cifar10.callbacks.checkpoint import WholeFiles
+from cifar10.callbacks.checkpoint import AtomicCheckpointIO, mode_of
 from cifar10.callbacks.progress_bar import ProgressBar
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
@@ -32,8 +32,37 @@ for advice in (
     "sync_dist=True",  # what is logged has been summed over the processes
 ):
     warnings.filterwarnings("ignore", message=f".*{advice}.*")
+REMARKS = (  # of Lightning's, in every run, on what the log says anyway or nobody asked for
+    *(
+        "GPU available",
+        "TPU available",
+        "HPU available",
+        "IPU available",
+        "LOCAL_RANK",
+        "Using ",
+        "\N{ELECTRIC LIGHT BULB}",
+    ),
+    *(
+        "Restoring states",
+        "Restored all states",
+        "Loaded model weights",
+        "`Trainer.fit` stopped",
+        "Loading `train_data",
+    ),
+    *("Initializing distributed", "-" * 20, "distributed_backend", "All distributed processes", "You are using a CUDA"),
+    *("Trainer already configured", "Ignoring `Trainer(max_time", "Seed set", "\N{BULLET} "),
+)
+
+
+def is_wanted(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's says what a user has asked for: a summary, a profile, why training ended."""
+    return record.levelno > logging.INFO or not record.getMessage().strip().startswith(REMARKS)
+
+
 for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
-    logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger(library).setLevel(logging.INFO)
+    for module in ("", ".utilities.rank_zero", ".utilities.distributed"):
+        logging.getLogger(library + module).addFilter(is_wanted)
 
 
 COMPILE = (False, True, "auto", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
@@ -43,9 +72,6 @@ OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the train
 def build_data(cfg: DictConfig) -> CIFAR10DataModule:
     """The data module, its files there and verified, so that the class names are known."""
     datamodule = make("data", cfg.data, CIFAR10DataModule)
-    views = (cfg.callbacks.get("two_phase") or {}).get("cache_views")
-    if isinstance(views, int) and views > 0:
-        datamodule.check_views(views)
     datamodule.prepare_data()
     return datamodule
 
@@ -72,9 +98,11 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     callbacks = [
         make(f"callbacks.{name}", node, pl.Callback) for name, node in cfg.callbacks.items() if node is not None
     ]
+    check_modes(cfg)
+    has_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     if settings.get("enable_progress_bar", True) is True:  # in a file, the line an epoch says it all
-        settings["enable_progress_bar"] = sys.stdout.isatty()
-    if settings["enable_progress_bar"]:
+        settings["enable_progress_bar"] = sys.stdout.isatty() or has_bar
+    if settings["enable_progress_bar"] and not has_bar:
         callbacks.insert(0, ProgressBar())
     if settings.get("benchmark") is None:
         settings["benchmark"] = not settings.get("deterministic")
@@ -82,7 +110,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     settings["strategy"] = resolve_strategy(settings.get("strategy", "auto"), devices, callbacks)
     logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
     node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
-    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[WholeFiles()])
+    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
     for key in ("batch_size", "eval_batch_size"):  # two leave none without an image in the smaller batches
         if trainer.world_size > 1 and cfg.data[key] < 2 * trainer.world_size:
             raise UserError(
@@ -90,6 +118,17 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
                 f" {2 * trainer.world_size} or more, or fewer processes"
             )
     return trainer
+
+
+def check_modes(cfg: DictConfig) -> None:
+    """UserError for a callback that would keep the worst value of its metric."""
+    for name, node in cfg.callbacks.items():
+        monitor, mode = (node.get(key) if node is not None else None for key in ("monitor", "mode"))
+        if isinstance(monitor, str) and mode in ("min", "max") and mode_of(monitor) not in (None, mode):
+            better = "higher" if mode == "min" else "lower"
+            raise UserError(
+                f"callbacks.{name}.mode={mode}: {monitor} is better when it is {better}; set mode={mode_of(monitor)}"
+            )
 
 
 def check_interval(trainer: pl.Trainer, datamodule: CIFAR10DataModule) -> None:

@@ -1,49 +1,52 @@
-"""What a finished run cost: parameters and floating-point operations by phase, from its model and its epochs."""
+"""What training cost: parameters and floating-point operations by phase, from the model and its epochs."""
 
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.models.classifier import ImageClassifier
 
 
 def training_cost(
     model: ImageClassifier,
-    two_phase: TwoPhaseFineTuning | None,
+    callbacks: Sequence[pl.Callback],
     rows: Sequence[dict[str, float]],
     train_images: int,
     val_images: int,
 ) -> dict:
     """Size, parameters, and operations of one forward pass, of an epoch's images in each phase, and of the whole run.
 
-    rows: of the run's metrics.csv, with "epoch", "seconds" and, in two phases, "phase". A multiply-add is two
-    operations; only matrix products and convolutions count (torch's counter). A frozen part that was cached counts
-    once for each view, validation's forward passes count in every epoch.
+    rows: of metrics.csv, with "epoch", "seconds" and, in two phases, "phase". A multiply-add is two operations; only
+    matrix products and convolutions count (torch's counter). A frozen part that was cached counts once for each view,
+    validation's forward passes count in every epoch. Counts on a copy: the model may be compiled.
     """
+    model = type(model)(**model.hparams)
+    two_phase = next((one for one in callbacks if isinstance(one, TwoPhaseFineTuning)), None)
+    views = next((one.views for one in callbacks if isinstance(one, FeatureCaching)), 0)
     forward, phases, once = count_flops(model), [], 0
     numbers = sorted({int(row.get("phase", 1)) for row in rows})
     for number in numbers:
-        frozen, views = freeze(model, two_phase, number) if two_phase else (0, 0)
+        frozen = freeze(model, two_phase, number) if two_phase else 0
         cached = frozen if views else 0
         step = count_flops(model, learning=True) - cached
         epochs = [row for row in rows if int(row.get("phase", 1)) == number]
-        flops = step * train_images + (forward - cached) * val_images
         phases.append(
             {
                 "phase": number,
                 "epochs": len(epochs),
                 "seconds": round(sum(row.get("seconds", 0) for row in epochs), 1),
                 "trained_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-                "flops_per_epoch": flops,
+                "flops_per_epoch": step * train_images + (forward - cached) * val_images,
             }
         )
         if number == numbers[0]:  # phase 1 makes do with one view where phase 2 follows
             once += cached * (train_images * (views if number == numbers[-1] else 1) + val_images)
         else:  # the part in front of phase 2's blocks has seen the first view in phase 1
             once += cached * train_images * (views - 1)
-    model.requires_grad_(True)
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values()),
@@ -53,20 +56,19 @@ def training_cost(
     }
 
 
-def freeze(model: ImageClassifier, two_phase: TwoPhaseFineTuning, phase: int) -> tuple[int, int]:
-    """Set `requires_grad` as the phase has it; returns the frozen part's operations for an image, and cached views."""
+def freeze(model: ImageClassifier, two_phase: TwoPhaseFineTuning, phase: int) -> int:
+    """Set `requires_grad` as in a phase; returns the frozen part's operations for one image."""
     blocks = model.backbone_blocks()
     first = len(blocks) if phase == 1 else two_phase.first_learning_block(model)
     for index, block in enumerate(blocks):
         for parameter in block:
             parameter.requires_grad_(index >= first)
-    views = two_phase.cache_views
-    return (count_flops(model.cut(first)[0], model.preprocessing["image_size"]) if views else 0), views
+    return count_flops(model.split_backbone(first)[0], model.preprocessing.image_size)
 
 
 def count_flops(network: torch.nn.Module, image_size: int | None = None, learning: bool = False) -> int:
     """The operations of a network's forward pass on one image, with the backward pass if it is learning."""
-    image_size = image_size or network.preprocessing["image_size"]
+    image_size = image_size or network.preprocessing.image_size
     images = torch.zeros(1, 3, image_size, image_size)
     network.eval()  # batch normalisation cannot train on one image
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(learning):

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from cifar10.callbacks.timer import TrainingTimer
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
 from cifar10.files import locked, remove_leftovers, whole_file
@@ -34,15 +35,16 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if datamodule.source.synthetic:
         log.warning("DRAWN IMAGES, NOT CIFAR-10: no figure of this run says anything about CIFAR-10")
-    log.info(f"{cfg.name}: {parameters:,} parameters, input {model.preprocessing['image_size']} px")
+    log.info(f"{cfg.name}: {parameters:,} parameters, input {model.preprocessing.image_size} px")
     log.info(f"{datamodule.source.name}: {train:,} images to train on, {val:,} to validate")
     compiled = ", compiled" if model.compile_mode else ", frozen part compiled" if model.compile_frozen else ""
     log.info(
         f"{hardware(trainer)}, precision {trainer.precision}{compiled}; torch {torch.__version__}, commit {commit()}"
     )
     two_phase = cfg.callbacks.get("two_phase")
-    if two_phase and not two_phase.get("cache_views") and trainer.strategy.root_device.type == "cpu":
-        log.info("a long way on a CPU: experiment=laptop is shorter, or callbacks.two_phase.cache_views=2")
+    caching = cfg.callbacks.get("feature_caching")
+    if two_phase and not (caching and caching.get("views")) and trainer.strategy.root_device.type == "cpu":
+        log.info("this takes long on a CPU: experiment=laptop is quicker, or callbacks.feature_caching.views=2")
     log.info(f"results go to {os.path.relpath(cfg.output_dir)}")
 
 
@@ -103,8 +105,8 @@ def training_seconds(trainer: pl.Trainer) -> float | None:
 
     To be asked before a checkpoint is loaded for validation: Lightning then restores the Timer's state as well.
     """
-    timer = next((callback for callback in trainer.callbacks if isinstance(callback, pl.callbacks.Timer)), None)
-    return timer and round(timer.time_elapsed("train"), 1)
+    timer = next((callback for callback in trainer.callbacks if isinstance(callback, TrainingTimer)), None)
+    return timer and round(timer.training_seconds, 1)
 
 
 def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer, seconds: float | None) -> None:

@@ -22,7 +22,7 @@ B0 = [
     "model.pretrained=false",
     "model.weights=null",
     "data.image_size=96",
-    "callbacks.two_phase.cache_views=2",
+    "callbacks.feature_caching.views=2",
     "callbacks.two_phase.head_epochs=1",
     "trainer.max_epochs=2",
 ]

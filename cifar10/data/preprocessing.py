@@ -1,0 +1,96 @@
+"""What every image goes through before the network, in training and ever after; it travels in the checkpoint."""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+class Preprocessing(nn.Module):
+    """Normalise and resize: uint8 (B, 3, H, W) of any size -> float32 (B, 3, image_size, image_size).
+
+    image_size: side in pixels of the square input. mean, std: per channel, of pixels in [0, 1].
+    interpolation: "bicubic", "bilinear" or "nearest"; the first two antialias where they make an image smaller.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+        std: tuple[float, ...] = (1.0, 1.0, 1.0),
+        interpolation: str = "bicubic",
+    ):
+        super().__init__()
+        if image_size < 1:
+            raise ValueError(f"image_size={image_size}: must be at least one pixel")
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation={interpolation}: must be one of {', '.join(INTERPOLATIONS)}")
+        self.image_size, self.interpolation = image_size, interpolation
+        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The arguments that build the same again: plain values."""
+        names = ("image_size", "mean", "std", "interpolation")
+        return {name: getattr(self, name) for name in names}
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.settings.items())
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> the network's input.
+
+        Normalising first is the same function, for the weights of an interpolation sum to one, and touches
+        (image_size / H)^2 times fewer pixels. Under autocast it stays float32.
+        """
+        with torch.autocast(images.device.type, enabled=False):
+            return self.resize(self.normalise(images))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), channels last."""
+        scale, shift = affine(self.mean, self.std, images.device)
+        return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), scale)
+
+    def resize(self, images: Tensor) -> Tensor:
+        """float (B, 3, H, W) -> float (B, 3, image_size, image_size)."""
+        size, sides = self.image_size, tuple(images.shape[-2:])
+        if sides == (size, size):
+            return images
+        if self.interpolation == "nearest":
+            return F.interpolate(images, (size, size), mode="nearest")
+        down, across = (resize_matrix(side, size, self.interpolation, images.device) for side in sides)
+        shape = (*images.shape[:2], size, size)
+        resized = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=torch.channels_last)
+        at_once = 8 if images.device.type == "cpu" else len(images)  # what a CPU's cache holds
+        for part, into in zip(images.contiguous().split(at_once), resized.split(at_once), strict=True):
+            into.copy_(down @ part @ across.T)
+        return resized
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """The network's input -> pixels in [0, 1], for pictures."""
+        mean, std = (images.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (images * std + mean).clamp(0, 1)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Factor and summand, each (1, C, 1, 1), that normalise a pixel of 0 to 255 in one multiply-add."""
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
+    return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def resize_matrix(side: int, size: int, interpolation: str, device: torch.device) -> Tensor:
+    """The matrix (size, side) that resizes one side of an image, as `torch.nn.functional.interpolate` does.
+
+    Interpolation is linear and separable, so an image x is resized by `A @ x @ A.T`: two matrix products, several times
+    faster than a kernel that gathers its pixels one by one.
+    """
+    unit = torch.eye(side, device=device)[None, None]
+    resized = F.interpolate(unit, (size, side), mode=interpolation, align_corners=False, antialias=side > size)
+    return resized[0, 0]

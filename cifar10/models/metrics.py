@@ -1,0 +1,49 @@
+"""What a stage's images come to: mean loss and confusion matrix, summed on the device and read once an epoch."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class ClassificationMetrics(Metric):
+    """Loss and accuracy over all images since the last `reset`, and the confusion matrix behind them.
+
+    `confusion` (C, C), int64: true classes as rows, predicted ones as columns. Updating waits for no GPU; `compute`
+    adds up what all processes have seen. `MeanMetric` and `MulticlassConfusionMatrix` together take two updates a step.
+    """
+
+    full_state_update = False
+    total_loss: Tensor
+    confusion: Tensor
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("total_loss", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: its mean loss in nats, logits (B, C), labels (B,)."""
+        self.total_loss += loss.detach() * len(labels)
+        cells = labels * self.num_classes + logits.detach().argmax(1)  # bincount would wait for the GPU
+        self.confusion.view(-1).index_put_((cells,), torch.ones_like(cells), accumulate=True)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`loss`, the mean over images in nats, and `acc`, a fraction."""
+        images = self.confusion.sum()
+        return {"loss": self.total_loss / images, "acc": self.confusion.trace() / images}
+
+    @property
+    def running_loss(self) -> Tensor:
+        """The mean loss so far, of this process alone."""
+        return self.total_loss / self.confusion.sum()
+
+    def sums(self) -> dict[str, Tensor]:
+        """What `restore` goes on from: the sums over all processes."""
+        with self.sync_context(should_sync=self._to_sync):
+            return {"total_loss": self.total_loss.clone(), "confusion": self.confusion.clone()}
+
+    def restore(self, sums: dict[str, Tensor]) -> None:
+        """Go on from the sums that a checkpoint holds."""
+        self.total_loss, self.confusion = sums["total_loss"], sums["confusion"]
+        self._update_count = 1  # else `compute` warns that nothing has been added
