@@ -17,10 +17,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError, cause_of
 
+PHASE = dict.fromkeys(("phase", "epochs", "seconds", "trained_parameters", "flops_per_epoch"), float)
+COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float)
 # the form of run.json, of which a report shows parts; a key may be missing
 SUMMARY = {
     **{"val/acc": object, "val/loss": object, "data": str, "synthetic": bool, "train_images": int, "val_images": int},
     **{"epochs": int, "seconds": (float, None), "hardware": str, "precision": str, "commit": str, "versions": {}},
+    "cost": COST | {"phases": [PHASE]},
 }
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from cifar10.callbacks.two_phase import TwoPhaseFineTuning
-from cifar10.data.transforms import Preprocessing
+from cifar10.data.batches import Batches
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation.finished_runs import (
     FinishedRun,
@@ -29,21 +27,16 @@ from cifar10.models.classifier import ImageClassifier
 from cifar10.progress import Progress
 from cifar10.report.groups import Run
 from cifar10.report.page import read_epochs
-from cifar10.run_folder import fits, own_node
-from cifar10.training.cost import training_cost
-from cifar10.training.instantiate import make
+from cifar10.run_folder import fits
 
 log = logging.getLogger(__name__)
 
 # the form of the facts beside stored predictions
-PHASE = dict.fromkeys(("phase", "epochs", "seconds", "trained_parameters", "flops_per_epoch"), float)
-COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float)
 FACTS = {
     **dict.fromkeys(("data", "data_root", "data_sha256", "checkpoint", "checkpoint_sha256", "hardware", "commit"), str),
-    **{"synthetic": bool, "image_size": int, "images_per_second": float, "versions": {}},
-    "cost": COST | {"phases": [PHASE]},
+    **{"synthetic": bool, "image_size": int, "versions": {}},
 }
-NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256", "cost"}
+NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256"}
 
 
 def predicted(run: FinishedRun, settings: Settings) -> Run:
@@ -73,6 +66,8 @@ def predicted(run: FinishedRun, settings: Settings) -> Run:
 
 def assemble(run: FinishedRun, arrays: dict) -> Run:
     facts = arrays["facts"] | {"summary": run.summary}
+    if "cost" in run.summary:
+        facts["cost"] = run.summary["cost"]
     rows = epochs(run)
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
@@ -119,19 +114,11 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     check_classes(run.folder, model, tested)
     images, labels = tested.source.load("test")
     datamodule.setup("validate")
-    val = datamodule.indices["val"]
-    val_images, val_labels = (tensor[val] for tensor in datamodule.loaded["train"])
-    batch, device = datamodule.eval_batch_size, settings.device
-    two_phase = (run.cfg.get("callbacks") or {}).get("two_phase")
-    if two_phase:
-        two_phase = own_node(run.folder, "callbacks.two_phase", two_phase, TwoPhaseFineTuning)
-    rows, counts = epochs(run), [len(datamodule.indices[name]) for name in ("train", "val")]
-    cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase, TwoPhaseFineTuning), rows, *counts)
-    with Progress(len(images) + len(val), "predicting") as progress:
-        begun = time.perf_counter()
-        logits = predict(model, images, batch, device, progress)
-        seconds = time.perf_counter() - begun
-        val_logits = predict(model, val_images, batch, device, progress)
+    val_images, val_labels = (tensor[datamodule.indices["val"]] for tensor in datamodule.loaded["train"])
+    trainer, batch = predicting_trainer(settings), datamodule.eval_batch_size
+    with Progress(len(images) + len(val_images), "predicting") as progress:
+        logits = predict(trainer, model, images, batch, progress)
+        val_logits = predict(trainer, model, val_images, batch, progress)
     facts = {
         "data": tested.source.name,
         "synthetic": tested.source.synthetic,
@@ -139,10 +126,8 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
         "data_sha256": fingerprint(images, labels),
         "checkpoint": settings.checkpoint,
         "checkpoint_sha256": checkpoint_sha256(run, settings),
-        "image_size": model.preprocessing["image_size"],
-        "hardware": device_name(device),
-        "images_per_second": round(len(images) / seconds, 1),
-        "cost": cost,
+        "image_size": model.preprocessing.image_size,
+        "hardware": device_name(settings.device),
         "commit": commit(),
         "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
     }
@@ -156,18 +141,33 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     }
 
 
+def predicting_trainer(settings: Settings) -> pl.Trainer:
+    """Lightning's Trainer on the device of the settings, in fp32 whatever precision it trained in."""
+    return pl.Trainer(
+        accelerator=settings.device.type,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
 def predict(
-    model: ImageClassifier, images: Tensor, batch_size: int, device: torch.device, progress: Progress | None = None
+    trainer: pl.Trainer, model: ImageClassifier, images: Tensor, batch_size: int, progress: Progress | None = None
 ) -> np.ndarray:
-    """Logits (N, C) of uint8 images (N, 3, H, W), in fp32 on every device."""
-    model, preprocessing = model.to(device), Preprocessing(**model.preprocessing)
-    logits = []
-    with torch.inference_mode():
-        for part in images.split(batch_size):
-            logits.append(model(preprocessing(part.to(device))).float().cpu())
-            if progress is not None:
-                progress.update(len(part))
-    return torch.cat(logits).numpy()
+    """Logits (N, C), float32, of uint8 images (N, 3, H, W)."""
+    loader = Batches(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)), batch_size)
+    trainer.callbacks = [] if progress is None else [PredictionProgress(progress)]
+    return torch.cat([logits.cpu() for logits, _ in trainer.predict(model, loader)]).numpy()
+
+
+class PredictionProgress(pl.Callback):
+    def __init__(self, progress: Progress):
+        self.progress = progress
+
+    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.progress.update(len(batch[0]))
 
 
 def write_predictions(file: Path, arrays: dict) -> None:

@@ -15,7 +15,13 @@ from cifar10.data.sources.published import PUBLISHED_CORRUPTIONS, available_cifa
 from cifar10.data.split import stratified_order
 from cifar10.errors import UserError
 from cifar10.evaluation.finished_runs import FinishedRun, Settings, build_data
-from cifar10.evaluation.predictions import checkpoint_sha256, evaluation_folder, fingerprint, predict
+from cifar10.evaluation.predictions import (
+    checkpoint_sha256,
+    evaluation_folder,
+    fingerprint,
+    predict,
+    predicting_trainer,
+)
 from cifar10.files import whole_file
 from cifar10.progress import Progress
 from cifar10.report.groups import Group
@@ -117,9 +123,10 @@ def measure(
     batch = settings.batch_size or min(run.cfg.data.eval_batch_size for run in runs)
     total = len(clean[1]) * (len(missing) + 1)
     log.info(f"{len(missing)} corruptions of {len(clean[1]):,} test images, {len(runs)} run{'s' * (len(runs) > 1)}")
+    trainer = predicting_trainer(settings)
     with Progress(total, "corrupted images") as progress:
         for folder, model in models.items():
-            logits = predict(model, clean[0], batch, settings.device)
+            logits = predict(trainer, model, clean[0], batch)
             results[folder]["clean"] = float((logits.argmax(1) == clean[1].numpy()).mean())
         progress.update(len(clean[1]))
         for name, severity in missing:
@@ -128,7 +135,7 @@ def measure(
             for part in parts:
                 truth = labels[done : done + len(part)].numpy()
                 for folder, model in models.items():
-                    right[folder] += int((predict(model, part, batch, settings.device).argmax(1) == truth).sum())
+                    right[folder] += int((predict(trainer, model, part, batch).argmax(1) == truth).sum())
                 done += len(part)
                 progress.update(len(part))
             for folder, count in right.items():

@@ -137,6 +137,7 @@ def write_summary(
     trainer: pl.Trainer,
     metrics: dict[str, float],
     seconds: float | None,
+    cost: dict,
 ) -> None:
     """Write `run.json`: that the run has finished, what it cost and on what; comparisons read it.
 
@@ -150,6 +151,7 @@ def write_summary(
         "val_images": len(datamodule.indices["val"]),
         "epochs": trainer.fit_loop.epoch_progress.current.processed,
         "seconds": seconds,
+        "cost": cost,
         "hardware": hardware(trainer),
         "precision": str(trainer.precision),
         "commit": commit(),
