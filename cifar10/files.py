@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that one process works in at a time."""
+"""Atomic writes, and folders that one process works in at a time."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from cifar10.errors import UserError, cause_of
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path, mode: str = "wb", **options: object) -> Iterator[IO]:
+def atomic_write(path: str | Path, mode: str = "wb", **options: object) -> Iterator[IO]:
     """A new file at `path`, which appears, written and synced, once the block has ended without an error.
 
     Until then, and after an error or a kill, what was there before is there. mode, options: of `open`.
@@ -48,7 +48,7 @@ def sync(folder: Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what killed processes left of their `whole_file`s, in a folder that no other process works in."""
+    """Remove what killed processes left of their atomic writes, in a folder that no other process works in."""
     for aside in Path(folder).rglob(".*.tmp"):
         aside.unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from cifar10.commandline.slurm import requeue
 from cifar10.errors import UserError
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 from cifar10.signals import REQUEUE, Interrupted, signals
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
                 os.link(self.best, aside)
                 os.replace(aside, self.last)
             except OSError:  # a file system without hard links
-                with whole_file(self.last) as file:
+                with atomic_write(self.last) as file:
                     file.write(self.best.read_bytes())
         trainer.strategy.barrier("Checkpoint._copy")
 
@@ -159,14 +159,14 @@ class Checkpoint(pl.callbacks.Checkpoint):
         raise Interrupted(signals.received or signal.SIGTERM)
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Checkpoints that are whole or absent on the disk, whatever happens; Lightning's own are not synced."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints written atomically; Lightning's own are not synced to the disk."""
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()  # torch hides what goes wrong in a file
         torch.save(checkpoint, buffer)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(buffer.getbuffer())
 
 

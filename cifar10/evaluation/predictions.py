@@ -23,7 +23,7 @@ from cifar10.evaluation.finished_runs import (
     checkpoint_file,
     require_checkpoint,
 )
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 from cifar10.machine import commit, device_name
 from cifar10.models.classifier import ImageClassifier
 from cifar10.progress import Progress
@@ -171,8 +171,8 @@ def predict(
 
 
 def write_predictions(file: Path, arrays: dict) -> None:
-    """Write predictions.npz whole or not at all."""
-    with whole_file(file) as whole:
+    """Write predictions.npz atomically."""
+    with atomic_write(file) as whole:
         np.savez_compressed(whole, **arrays | {"facts": np.array(json.dumps(arrays["facts"]))})
 
 

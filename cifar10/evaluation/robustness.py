@@ -16,7 +16,7 @@ from cifar10.data.split import stratified_order
 from cifar10.errors import UserError
 from cifar10.evaluation.finished_runs import FinishedRun, Settings, build_data
 from cifar10.evaluation.predictions import checkpoint_sha256, evaluation_folder, fingerprint, predict
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 from cifar10.progress import Progress
 from cifar10.report.groups import Group
 from cifar10.run_folder import fits
@@ -151,7 +151,7 @@ def read(file: Path) -> dict | None:
 
 def write(file: Path, result: dict) -> None:
     file.parent.mkdir(exist_ok=True)
-    with whole_file(file, "w") as whole:
+    with atomic_write(file, "w") as whole:
         whole.write(json.dumps(result, indent=2) + "\n")
 
 

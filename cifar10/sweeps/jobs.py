@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.commandline.resume import check_overrides, key_of
 from cifar10.errors import UserError, cause_of
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def keep_overrides(hydra: DictConfig) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     kept = [*OmegaConf.to_container(hydra.overrides.task), *OmegaConf.to_container(hydra.overrides.hydra)]
-    with whole_file(folder / OVERRIDES, "w") as file:
+    with atomic_write(folder / OVERRIDES, "w") as file:
         json.dump(kept, file)
 
 
@@ -116,7 +116,7 @@ def write_settings(config: DictConfig, folder: Path) -> None:
         "overrides": config.hydra.overrides.task,
     }
     for name, part in parts.items():
-        with whole_file(folder / f"{name}.yaml", "w") as file:
+        with atomic_write(folder / f"{name}.yaml", "w") as file:
             file.write(OmegaConf.to_yaml(part))
 
 
@@ -130,7 +130,7 @@ def write_note(hydra: DictConfig, status: str, error: str = "") -> None:
         "folder": os.path.relpath(hydra.runtime.output_dir, sweep),
     }
     (sweep / NOTES).mkdir(exist_ok=True)
-    with whole_file(sweep / NOTES / f"{hydra.job.num}.json", "w") as file:
+    with atomic_write(sweep / NOTES / f"{hydra.job.num}.json", "w") as file:
         json.dump(note, file)
 
 

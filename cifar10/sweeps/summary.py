@@ -21,7 +21,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig
 
 from cifar10.errors import UserError
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 from cifar10.processes import IS_FURTHER
 from cifar10.sweeps.jobs import NOTES, begin, keep_overrides, write_note
 
@@ -100,14 +100,14 @@ def rank(value: float | None, sign: int = -1) -> float:
 
 
 def write_csv(jobs: list[dict], path: Path) -> None:
-    """A row for each job, with all its overrides; the file appears whole or not at all."""
+    """A row for each job, with all its overrides, written atomically."""
     rows = [
         {"job": job["job"], "status": job["status"], **job["overrides"], **job["figures"]}
         | {"error": job["error"], "folder": job["folder"]}
         for job in jobs
     ]
     overrides = dict.fromkeys(key for job in jobs for key in job["overrides"])
-    with whole_file(path, "w", newline="") as file:
+    with atomic_write(path, "w", newline="") as file:
         writer = csv.DictWriter(file, ["job", "status", *overrides, *FIGURES, "error", "folder"])
         writer.writeheader()
         writer.writerows(rows)

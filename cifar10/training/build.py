@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from cifar10.callbacks.checkpoint import WholeFiles
+from cifar10.callbacks.checkpoint import AtomicCheckpointIO
 from cifar10.callbacks.progress_bar import ProgressBar
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
@@ -82,7 +82,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     settings["strategy"] = resolve_strategy(settings.get("strategy", "auto"), devices, callbacks)
     logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
     node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
-    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[WholeFiles()])
+    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
     for key in ("batch_size", "eval_batch_size"):  # two leave none without an image in the smaller batches
         if trainer.world_size > 1 and cfg.data[key] < 2 * trainer.world_size:
             raise UserError(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
-from cifar10.files import locked, remove_leftovers, whole_file
+from cifar10.files import atomic_write, locked, remove_leftovers
 from cifar10.machine import commit, hardware
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
@@ -153,7 +153,7 @@ def write_summary(
         "commit": commit(),
         "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
     }
-    with whole_file(folder / SUMMARY, "w") as file:
+    with atomic_write(folder / SUMMARY, "w") as file:
         file.write(json.dumps(summary, indent=2) + "\n")
 
 
