@@ -15,10 +15,10 @@ import torch.distributed
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
-from cifar10.commandline.slurm import requeue
 from cifar10.errors import UserError
 from cifar10.files import atomic_write
-from cifar10.signals import REQUEUE, Interrupted, signals
+from cifar10.run_folder import RunFolder
+from cifar10.signals import Interrupted, signals
 
 log = logging.getLogger(__name__)
 
@@ -118,8 +118,6 @@ class Checkpoint(pl.callbacks.Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         signals.hold = False
-        if isinstance(exception, Interrupted) and exception.signum in REQUEUE and trainer.is_global_zero:
-            requeue()
 
     def _better(self, score: float) -> bool:
         if math.isnan(score):
@@ -151,10 +149,9 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def _stop(self, trainer: pl.Trainer) -> None:
         """End the run here, its last step saved."""
         if trainer.is_global_zero:
-            run = os.path.relpath(self.dirpath.parent)
             log.info(
                 f"stopped and saved after epoch {trainer.fit_loop.epoch_progress.current.processed}, step"
-                f" {trainer.global_step}\n  go on                 python train.py resume={run}"
+                f" {trainer.global_step}\n  go on                 {RunFolder(self.dirpath.parent).resume_command}"
             )
         raise Interrupted(signals.received or signal.SIGTERM)
 

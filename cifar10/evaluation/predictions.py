@@ -20,7 +20,7 @@ from cifar10.evaluation.finished_runs import (
     Settings,
     build_data,
     check_classes,
-    checkpoint_file,
+    own_node,
     require_checkpoint,
 )
 from cifar10.files import atomic_write
@@ -28,20 +28,18 @@ from cifar10.machine import commit, device_name
 from cifar10.models.classifier import ImageClassifier
 from cifar10.progress import Progress
 from cifar10.report.groups import Run
-from cifar10.report.page import read_epochs
-from cifar10.run_folder import fits, own_node
+from cifar10.run_folder import COST, RunFolder
 from cifar10.training.cost import training_cost
 from cifar10.training.instantiate import make
+from cifar10.untrusted import fits
 
 log = logging.getLogger(__name__)
 
 # the form of the facts beside stored predictions
-PHASE = dict.fromkeys(("phase", "epochs", "seconds", "trained_parameters", "flops_per_epoch"), float)
-COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float)
 FACTS = {
     **dict.fromkeys(("data", "data_root", "data_sha256", "checkpoint", "checkpoint_sha256", "hardware", "commit"), str),
     **{"synthetic": bool, "image_size": int, "images_per_second": float, "versions": {}},
-    "cost": COST | {"phases": [PHASE]},
+    "cost": COST,
 }
 NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256", "cost"}
 
@@ -49,7 +47,7 @@ NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256", "cost"}
 def predicted(run: FinishedRun, settings: Settings) -> Run:
     """The run with its predictions: those stored in its evaluation folder if they are this checkpoint's, else new."""
     file = evaluation_folder(run.folder, settings) / "predictions.npz"
-    checkpoint = checkpoint_file(run.folder, settings.checkpoint)
+    checkpoint = RunFolder(run.folder).checkpoint(settings.checkpoint)
     stored = read_predictions(file)
     if stored is not None:
         facts = stored["facts"]
@@ -73,19 +71,10 @@ def predicted(run: FinishedRun, settings: Settings) -> Run:
 
 def assemble(run: FinishedRun, arrays: dict) -> Run:
     facts = arrays["facts"] | {"summary": run.summary}
-    rows = epochs(run)
+    rows = RunFolder(run.folder).read_metrics()
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
     return Run(str(run.cfg.name), run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
-
-
-def epochs(run: FinishedRun) -> list[dict[str, float]]:
-    """The rows of the run's metrics.csv; UserError if it is damaged."""
-    file = run.folder / "metrics.csv"
-    try:
-        return read_epochs(file)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file} cannot be read ({cause_of(error)}): remove it to do without its curves") from error
 
 
 def evaluation_folder(folder: Path, settings: Settings) -> Path:
@@ -125,7 +114,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     two_phase = (run.cfg.get("callbacks") or {}).get("two_phase")
     if two_phase:
         two_phase = own_node(run.folder, "callbacks.two_phase", two_phase, TwoPhaseFineTuning)
-    rows, counts = epochs(run), [len(datamodule.indices[name]) for name in ("train", "val")]
+    rows, counts = RunFolder(run.folder).read_metrics(), [len(datamodule.indices[name]) for name in ("train", "val")]
     cost = training_cost(model, two_phase and make("callbacks.two_phase", two_phase, TwoPhaseFineTuning), rows, *counts)
     with Progress(len(images) + len(val), "predicting") as progress:
         begun = time.perf_counter()
@@ -214,7 +203,7 @@ def data_root(run: FinishedRun, settings: Settings) -> str:
 
 
 def checkpoint_sha256(run: FinishedRun, settings: Settings) -> str:
-    return sha256(checkpoint_file(run.folder, settings.checkpoint).read_bytes())
+    return sha256(RunFolder(run.folder).checkpoint(settings.checkpoint).read_bytes())
 
 
 def sha256(content: bytes) -> str:

@@ -19,8 +19,8 @@ from cifar10.evaluation.predictions import checkpoint_sha256, evaluation_folder,
 from cifar10.files import atomic_write
 from cifar10.progress import Progress
 from cifar10.report.groups import Group
-from cifar10.run_folder import fits
 from cifar10.training.instantiate import matches
+from cifar10.untrusted import fits
 
 log = logging.getLogger(__name__)
 
