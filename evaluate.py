@@ -9,13 +9,12 @@ import logging
 
 from omegaconf import DictConfig
 
-from cifar10.commandline.command import command
+from cifar10.commandline.command import Command
 
 log = logging.getLogger("evaluate")
 
 
-@command("evaluate")
-def main(cfg: DictConfig) -> None:
+def evaluate(cfg: DictConfig) -> None:
     """Write the report of one run or of several; what cannot be reported of the others is an error at the end."""
     from cifar10.evaluation import finished_runs as finished
     from cifar10.evaluation import steps as reporting
@@ -33,4 +32,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    Command("evaluate", evaluate).run()

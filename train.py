@@ -1,4 +1,4 @@
-"""One training run: compose -> seed -> build -> fit -> evaluate the best checkpoint on validation.
+"""One training run: compose -> seed -> build -> fit -> validate the best checkpoint.
 
 python train.py                                            the CNN from scratch
 python train.py model=efficientnet_b0 trainer.devices=1    a pretrained backbone in two phases
@@ -8,33 +8,34 @@ python train.py resume=outputs/cnn/2026-01-31_12-00-00     go on with an interru
 
 from omegaconf import DictConfig
 
-from cifar10.commandline.command import command
+from cifar10.commandline.command import Command
 
 
-@command("train")
-def main(cfg: DictConfig) -> float:
+def train(cfg: DictConfig) -> float:
     """Train as configured; returns the best checkpoint's validation accuracy, for sweepers to maximise."""
     import pytorch_lightning as pl
 
-    from cifar10.training import build
-    from cifar10.training import run as runs
+    from cifar10.training import build, checks, run
 
-    build.check_settings(cfg)
+    checks.check_settings(cfg)
+    if cfg.trainer.get("fast_dev_run"):
+        run.keep_nothing(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = build.build_data(cfg)
     model = build.build_model(cfg, datamodule)
     trainer = build.build_trainer(cfg)
-    with runs.own_folder(cfg, trainer):
-        checkpoint = runs.restore_point(cfg, trainer)
-        runs.announce(cfg, model, datamodule, trainer)
-        build.check_interval(trainer, datamodule)
-        trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
-        seconds = runs.training_seconds(trainer)
-        best = trainer.checkpoint_callback.best_model_path
-        trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
-        runs.conclude(cfg, datamodule, trainer, seconds)
-    return float(trainer.callback_metrics["val/acc"])
+    if trainer.fast_dev_run:
+        trainer.fit(model, datamodule)
+        return float(trainer.callback_metrics["val/acc"])
+    checkpoint = run.restore_point(cfg, trainer)
+    run.announce(cfg, model, datamodule, trainer)
+    build.check_interval(trainer, datamodule)
+    trainer.fit(model, datamodule, ckpt_path=checkpoint, weights_only=True)
+    seconds = run.training_seconds(trainer)
+    metrics = run.validate_best(model, datamodule, trainer)
+    run.conclude(cfg, model, datamodule, trainer, metrics, seconds)
+    return metrics["val/acc"]
 
 
 if __name__ == "__main__":
-    main()
+    Command("train", train).run()

@@ -1,4 +1,4 @@
-"""What a user's mistake raises: the message is one line that says what is wrong and what to do."""
+"""Errors that users can mend: the message is one line that says what is wrong and what to do."""
 
 
 class UserError(Exception):
@@ -7,8 +7,12 @@ class UserError(Exception):
     exit_code = 1
 
 
+class FolderBusy(UserError):
+    """Another process works in the folder: nothing in it may be touched."""
+
+
 class MissingData(UserError):
-    """The data set is not there and could not be downloaded; `make train` then goes on with drawn images."""
+    """The data set does not exist and could not be downloaded; `make train` then goes on with drawn images."""
 
     exit_code = 66  # EX_NOINPUT of sysexits.h
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that one process works in at a time."""
+"""Atomic writes, and folders that one process works in at a time."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import FolderBusy, UserError, cause_of
 
 
 @contextlib.contextmanager
-def whole_file(path: str | Path, mode: str = "wb", **options: object) -> Iterator[IO]:
-    """A new file at `path`, which appears, written and synced, once the block has ended without an error.
+def atomic_write(path: str | Path, mode: str = "wb", **options: object) -> Iterator[IO]:
+    """Open a new file that replaces `path`, written and synced, once the block has ended without an error.
 
-    Until then, and after an error or a kill, what was there before is there. mode, options: of `open`.
-    Raises UserError that names the file if it cannot be written: a full disk, a folder that is read-only.
+    Until then, and after an error or a kill, the previous file is unchanged. mode, options: of `open`.
+    Raises UserError that names the file if it cannot be written: a full disk, a read-only folder.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -30,7 +30,7 @@ def whole_file(path: str | Path, mode: str = "wb", **options: object) -> Iterato
         os.replace(aside, path)
         sync(path.parent)
     except OSError as error:
-        kept = "; the file of before is untouched" if path.exists() else ""
+        kept = "; the previous file is unchanged" if path.exists() else ""
         raise UserError(f"{path} cannot be written ({cause_of(error)}){kept}") from error
     finally:
         with contextlib.suppress(OSError):
@@ -38,7 +38,7 @@ def whole_file(path: str | Path, mode: str = "wb", **options: object) -> Iterato
 
 
 def sync(folder: Path) -> None:
-    """Make a renaming in a folder last through a power cut, where the system can."""
+    """Make a rename in a folder survive a power cut, where the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -48,16 +48,16 @@ def sync(folder: Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what killed processes left of their `whole_file`s, in a folder that no other process works in."""
+    """Remove the unfinished files of killed processes, in a folder that no other process works in."""
     for aside in Path(folder).rglob(".*.tmp"):
         aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def locked(path: str | Path, busy: str | None = None) -> Iterator[bool]:
-    """Hold the lock file at `path`, which a process that ends gives up however it ends.
+    """Hold the lock file at `path`, which a process releases however it ends.
 
-    Waits for it, or raises UserError(busy) if another process has it. On a file system that has no locks it goes on
+    Waits for it, or raises FolderBusy(busy) if another process holds it. On a file system without locks it goes on
     without, and gives False. A process that has waited must look again at what it found before: the other one may have
     done the work.
     """
@@ -65,9 +65,9 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[bool]:
     try:
         lock.acquire(timeout=-1 if busy is None else 0)
     except Timeout:
-        raise UserError(busy) from None
+        raise FolderBusy(busy) from None
     except (OSError, NotImplementedError):
-        pass  # no locks here, or no right to write: whoever writes next says so
+        pass  # no locks here, or no right to write: the next write says so
     try:
         yield lock.is_locked
     finally:
@@ -81,13 +81,13 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[bool]:
 def scratch_folder(parent: Path) -> Iterator[Path]:
     """A temporary folder in `parent`, where one process works at a time; others wait.
 
-    A `parent` made for it goes again unless something was put there. What killed processes left is removed.
+    A `parent` made for it is removed again unless something was put there. What killed processes left is removed.
     """
     made = [folder for folder in (parent, *parent.parents) if not os.path.lexists(folder)]
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with locked(parent / ".preparing.lock") as alone:
-            parent.mkdir(parents=True, exist_ok=True)  # the process that was waited for may have taken it away
+            parent.mkdir(parents=True, exist_ok=True)  # the process that held the lock may have removed it
             if alone:
                 for left in parent.glob(".unfinished-*"):
                     shutil.rmtree(left, ignore_errors=True)

@@ -1,24 +1,26 @@
-"""Several processes that train together: Lightning starts the command again for each further GPU."""
+"""Several processes that train together: Lightning starts the command again for each further device."""
 
 import os
 import time
 
-IS_FURTHER = os.environ.get("LOCAL_RANK", "0") != "0"  # not the first, which speaks and writes for all
+from cifar10.run_folder import quoted
+
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as torchrun, Lightning and srun set them
+is_worker = any(os.environ.get(name, "0") != "0" for name in RANKS)  # not rank 0, which speaks and writes for all
 PARENT = os.getppid()
-REPLAYED = "CIFAR10_REPLAYED"  # the environment variable that says: these arguments are a run's own already
-SWEEP = "CIFAR10_SWEEP_FOLDER"  # the environment variable in which the first tells the others where its sweep is
+SWEEP = "CIFAR10_SWEEP_FOLDER"  # the environment variable in which rank 0 tells its workers where its sweep is
 
 
-def first_process_ends(seconds: float = 5.0) -> bool:
-    """Whether this process is a further one, and the first, which started it, ends as well: it has said why."""
+def rank_zero_ends(seconds: float = 5.0) -> bool:
+    """Whether this is a worker, and rank 0, which started it, ends as well: it has said why."""
     until = time.monotonic() + seconds
-    while IS_FURTHER and os.getppid() == PARENT and time.monotonic() < until:
+    while is_worker and os.getppid() == PARENT and time.monotonic() < until:
         time.sleep(0.05)
-    return IS_FURTHER and os.getppid() != PARENT
+    return is_worker and os.getppid() != PARENT
 
 
 def sweep_arguments() -> list[str]:
-    """What makes a further process's sweep the first one's: in its folder, and silent."""
-    if not IS_FURTHER or SWEEP not in os.environ:
+    """What makes a worker's sweep that of rank 0: in its folder, and silent."""
+    if not is_worker or SWEEP not in os.environ:
         return []
-    return [f"hydra.sweep.dir='{os.environ[SWEEP]}'", "hydra/hydra_logging=disabled"]
+    return [f"hydra.sweep.dir={quoted(os.environ[SWEEP])}", "hydra/hydra_logging=disabled"]

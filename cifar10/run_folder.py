@@ -1,214 +1,232 @@
-"""What lies in a run's folder, read as data: it may be damaged, or written by somebody else.
+"""A run's folder: the names and forms of what lies in it, and which settings make its recipe. Imports no torch."""
 
-Only classes of this project are built from it, only tensors and plain values are loaded, and what has another form is
-an error in a line.
-"""
-
-import importlib
-import io
+import csv
+import enum
 import json
+import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import UserError, cause_of
+from cifar10.files import atomic_write
+from cifar10.untrusted import YAML_ERRORS, check_environment, fits, key_of, leaves, load_yaml, read_list
 
+# forms of what training cost and of run.json, of which a report shows parts; a key may be missing
 PHASE = dict.fromkeys(("phase", "epochs", "seconds", "trained_parameters", "flops_per_epoch"), float)
-COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float)
-# the form of run.json, of which a report shows parts; a key may be missing
+COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float) | {"phases": [PHASE]}
 SUMMARY = {
     **{"val/acc": object, "val/loss": object, "data": str, "synthetic": bool, "train_images": int, "val_images": int},
     **{"epochs": int, "seconds": (float, None), "hardware": str, "precision": str, "commit": str, "versions": {}},
-    "cost": COST | {"phases": [PHASE]},
+    **{"cost": COST, "watchers": [str]},
 }
 
-
-def read_config(folder: Path) -> DictConfig:
-    """A run's .hydra/config.yaml; UserError unless it has what a run's configuration has."""
-    file = folder / ".hydra" / "config.yaml"
-    try:
-        cfg = load_yaml(file)
-        if not isinstance(cfg, DictConfig):
-            raise ValueError("it has no sections")
-        check_environment("", OmegaConf.to_container(cfg, resolve=False))
-        wanted = {"data": DictConfig, "model": DictConfig, "name": str, "seed": int}
-        for key, kind in wanted.items():
-            if not isinstance(cfg.get(key), kind):
-                raise ValueError(f"{key} is missing or no {'section' if kind is DictConfig else kind.__name__}")
-        callbacks = cfg.get("callbacks") or {}
-        if not isinstance(callbacks, dict | DictConfig) or not isinstance(
-            callbacks.get("two_phase") or {}, dict | DictConfig
-        ):
-            raise ValueError("callbacks is no section")
-        if not cfg.name.isprintable():
-            raise ValueError("name is more than one line of text")
-    except YAML_ERRORS as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"run={folder}: {file} is not a configuration of this project ({reason})") from error
-    return cfg
+HYDRAS_WORDS = ("null", "true", "false", "nan", "inf")  # which are no text unless they are quoted
 
 
-def check_environment(key: str, value: object) -> None:
-    """ValueError for a value that takes anything but a path from the environment: a report would show it."""
-    if isinstance(value, dict | list):
-        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            check_environment(f"{key}.{name}".lstrip("."), item)
-    elif key.endswith((".root", ".weights")):
-        return
-    elif isinstance(value, str) and re.search(r"\$\{[^}]*\benv\b|\$\{[\w.]*\$\{", value):
-        raise ValueError(f"{key} reads the environment")
+class Free(enum.Flag):
+    """What a setting may do although a run is what it was trained with."""
+
+    RECIPE = enum.auto()  # differ between two runs of one recipe
+    RESUME = enum.auto()  # change when a run is resumed
+    SWEEP = enum.auto()  # change when a whole sweep is resumed
 
 
-def read_summary(folder: Path) -> dict:
-    """A finished run's run.json; FileNotFoundError if it has not finished, UserError if the file has another form."""
-    file = folder / "run.json"
-    try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"run={folder}: {file} cannot be read ({cause_of(error)})") from error
-    if not isinstance(summary, dict):
-        raise UserError(f"run={folder}: {file} cannot be read (it is no summary of a run)")
-    if odd := [key for key, form in SUMMARY.items() if key in summary and not fits(summary[key], form)]:
-        raise UserError(f"run={folder}: {file} cannot be read ({odd[0]} is {summary[odd[0]]!r:.40})")
-    return {key: value for key, value in summary.items() if key in SUMMARY}
+# The only table of its kind: a setting that is not below makes another recipe, and cannot change on resume.
+SETTINGS = {
+    **dict.fromkeys(("seed", "data.seed", "name", "resume", "output_dir", "logger"), Free.RECIPE),
+    **dict.fromkeys(
+        ("data.root", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
+        Free.RECIPE | Free.RESUME | Free.SWEEP,
+    ),
+    **dict.fromkeys(("trainer.deterministic", "trainer.default_root_dir", "trainer.num_sanity_val_steps"), Free.RECIPE),
+    **dict.fromkeys(("trainer.max_epochs", "trainer.precision", "trainer.compile", "trainer.num_nodes"), Free.RESUME),
+    **dict.fromkeys(
+        (
+            *("data.eval_batch_size", "model.weights", "trainer.strategy", "trainer.benchmark", "trainer.max_time"),
+            *("trainer.checkpoint_every_n_steps", "trainer.log_every_n_steps", "trainer.profiler"),
+            *("trainer.enable_model_summary", "callbacks.dashboard", "callbacks.timer"),
+        ),
+        Free.RECIPE | Free.RESUME,
+    ),
+    **dict.fromkeys(("callbacks.checkpoint", "callbacks.epoch_log"), Free.RECIPE),
+    "hydra": Free.RESUME | Free.SWEEP,
+}
+# Lightning's callbacks that only watch; a class of one's own says `changes_training = False`
+WATCHERS = (
+    *("DeviceStatsMonitor", "LearningRateMonitor", "ThroughputMonitor", "ModelSummary", "RichModelSummary", "Timer"),
+    *("ProgressBar", "TQDMProgressBar", "RichProgressBar", "ModelCheckpoint", "OnExceptionCheckpoint"),
+)
 
 
-def fits(value: object, form: object) -> bool:
-    """Whether a value read from JSON has a form: a type, a tuple of forms, [form of every item], {key: form}.
+def is_free(setting: str, free: Free) -> bool:
+    """Whether a setting, or the section that it is in, may do this; key: dotted, of a group with a slash."""
+    parts = re.split(r"[./]", setting)
+    return any(free in SETTINGS.get(".".join(parts[:length]), Free(0)) for length in range(1, len(parts) + 1))
 
-    A float may be a whole number or NaN; numbers lie from 0 to 1e18. A dict may lack keys.
+
+def recipe(cfg: DictConfig, watchers: Sequence[str] = (), resolve: bool = False) -> dict[str, object]:
+    """Every setting that a result depends on, by dotted key, without the seed and without what is null.
+
+    watchers: keys in `cfg.callbacks` of callbacks that change nothing, besides Lightning's own.
     """
-    if isinstance(form, tuple):
-        return any(fits(value, one) for one in form)
-    if isinstance(form, dict):
-        return isinstance(value, dict) and all(fits(value[key], one) for key, one in form.items() if key in value)
-    if isinstance(form, list):
-        return isinstance(value, list) and all(fits(item, form[0]) for item in value)
-    if form in (int, float):
-        return isinstance(value, int | form) and not isinstance(value, bool) and (0 <= value < 1e18 or value != value)
-    return value is None if form is None else isinstance(value, form)
+    settings = OmegaConf.to_container(cfg, resolve=resolve)
+    for key, callback in list((settings.get("callbacks") or {}).items()):
+        module, _, name = str((callback or {}).get("_target_")).rpartition(".")
+        lightning = module.partition(".")[0] in ("pytorch_lightning", "lightning")
+        if key in watchers or (lightning and name in WATCHERS):
+            del settings["callbacks"][key]
+    found = {key: value for key, value in leaves(settings) if not is_free(key, Free.RECIPE)}
+    return {key: value for key, value in found.items() if value is not None and value != {}}
 
 
-def own_class(folder: Path, node: DictConfig, base: type) -> type:
-    """The class that a stored configuration names; UserError unless it is a `base` of this project, or a kind of it."""
-    name, package = str(node.get("_target_")), base.__module__.rpartition(".")[0]
-    module, _, last = name.rpartition(".")
-    if not re.fullmatch(rf"{re.escape(package)}(\.\w+)+", name):
-        raise UserError(f"run={folder}: its configuration names {name}, which is no class of this project")
-    try:
-        found = vars(importlib.import_module(module))[last]
-    except (ImportError, KeyError) as error:
-        raise UserError(f"run={folder}: its configuration names {name}, which this version does not have") from error
-    if not (isinstance(found, type) and issubclass(found, base) and found.__module__ == module):
-        raise UserError(f"run={folder}: its configuration names {name}, which is no {base.__name__} of this project")
-    return found
+class RunFolder:
+    """Where things lie in a run's folder, and how they are read and written."""
 
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.settings = self.path / ".hydra"
+        self.config = self.settings / "config.yaml"
+        self.overrides = self.settings / "overrides.yaml"
+        self.summary = self.path / "run.json"  # of a finished run
+        self.metrics = self.path / "metrics.csv"
+        self.checkpoints = self.path / "checkpoints"
+        self.best, self.last = self.checkpoint("best"), self.checkpoint("last")
+        self.tensorboard = self.path / "tensorboard"
+        self.lock = self.path / ".lock"  # held by the process that trains
 
-def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig:
-    """A stored section as plain values to build its class from: without interpolations, and without other classes."""
-    own_class(folder, node, base)
-    try:
-        plain = OmegaConf.to_container(node, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"run={folder}: {key}: {' '.join(str(error).split())}") from error
-    for name, value in plain.items():
-        items = value if isinstance(value, list) else [value]
-        special = str(name).startswith("_") and name != "_target_"
-        if special or any(isinstance(item, dict | list) or "${" in str(item) for item in items):
-            raise UserError(f"run={folder}: its configuration has {key}.{name}, which is no number, text or list")
-    return OmegaConf.create(plain)
+    def checkpoint(self, name: str) -> Path:
+        return self.checkpoints / f"{name}.ckpt"
 
+    def evaluation(self, source: str | None = None) -> Path:
+        """Where the evaluation lies; source: of other test images than the run's own."""
+        return self.path / ("evaluation" if source is None else f"evaluation_{source}")
 
-YAML_ERRORS = (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError)
+    @property
+    def begun(self) -> bool:
+        return any(file.exists() for file in (self.overrides, self.last, self.best, self.metrics, self.summary))
 
+    @property
+    def can_go_on(self) -> bool:
+        return self.last.is_file() or self.best.is_file()
 
-PACKAGES = ("cifar10", "pytorch_lightning", "torchmetrics")  # whose classes a stored setting may name
+    @property
+    def resume_command(self) -> str:
+        return f"python train.py {argument('resume', self.path)}"
 
+    @property
+    def evaluate_command(self) -> str:
+        return f"python evaluate.py {argument('run', self.path)}"
 
-RESOLVERS = ("oc.env", "oc.select", "now", "hydra")  # others make sections out of text
+    def __str__(self) -> str:
+        return shown(self.path)
 
-
-PLACES = ("output_dir", "default_root_dir", "dirpath", "save_dir", "path", "filename")  # where something is written
-
-
-KEY = r"[A-Za-z_]\w*(?:[./][\w-]+)*(?:@[\w.]+)?"
-
-
-FORM = re.compile(rf"(?:\+{{0,2}}(?P<key>{KEY})=(?P<value>.*)|~(?P<gone>{KEY})(?:=.*)?)")
-
-
-OUTSIDE = re.compile(r"\.\.|(?:^|[\[,'\"\s])[/~]")  # a path that leaves its folder
-
-
-def load_yaml(file: Path) -> object:
-    """What OmegaConf makes of a file; one of `YAML_ERRORS` if it is damaged, or harmful."""
-    text, depth = file.read_text(encoding="utf-8"), 0
-    for event in yaml.parse(text, yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > 20:  # a few lines of these can take gigabytes, or for ever
-            raise ValueError("it has aliases, or is too deep")
-    return OmegaConf.load(io.StringIO(text))
-
-
-def read_overrides(file: Path) -> list[str]:
-    """The overrides in a run's .hydra/overrides.yaml; UserError if it is anything else than a list of them."""
-    try:
-        found = load_yaml(file)
-        overrides = list(OmegaConf.to_container(found)) if isinstance(found, ListConfig) else [None]
-    except YAML_ERRORS as error:
-        raise UserError(f"{file} cannot be read as a list of settings ({cause_of(error)})") from error
-    if not all(isinstance(override, str) for override in overrides):
-        raise UserError(f"{file} cannot be read as a list of settings (it is no list of text)")
-    return overrides
-
-
-def check_overrides(file: Path, overrides: Sequence[str]) -> None:
-    """UserError that names the file and the first override that is not to be given to Hydra unseen."""
-    for override in overrides:
-        if reason := fault(override):
+    def read_config(self) -> DictConfig:
+        """The settings that the run was trained with; UserError unless they have a configuration's form."""
+        try:
+            cfg = load_yaml(self.config)
+            if not isinstance(cfg, DictConfig):
+                raise ValueError("it has no sections")
+            check_environment("", OmegaConf.to_container(cfg, resolve=False))
+            wanted = {"data": DictConfig, "model": DictConfig, "name": str, "seed": int}
+            for key, kind in wanted.items():
+                if not isinstance(cfg.get(key), kind):
+                    raise ValueError(f"{key} is missing or no {'section' if kind is DictConfig else kind.__name__}")
+            callbacks = cfg.get("callbacks") or {}
+            if not isinstance(callbacks, dict | DictConfig) or not all(
+                isinstance(one or {}, dict | DictConfig) for one in callbacks.values()
+            ):
+                raise ValueError("callbacks is no section of sections")
+            if not cfg.name.isprintable():
+                raise ValueError("name is more than one line of text")
+        except YAML_ERRORS as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
-                f"{file} holds {override[:80]!a}, which is not taken from a file ({reason});"
-                " give it again by hand if it is meant"
-            )
+                f"run={self.path}: {self.config} is not a configuration of this project ({reason})"
+            ) from error
+        return cfg
+
+    def write_settings(self, cfg: DictConfig, overrides: Sequence[str], hydra: DictConfig | None = None) -> None:
+        """The files that Hydra writes, each atomically."""
+        self.settings.mkdir(parents=True, exist_ok=True)
+        files = {self.config: cfg, self.overrides: OmegaConf.create(list(overrides))}
+        if hydra is not None:
+            files[self.settings / "hydra.yaml"] = hydra
+        for path, content in files.items():
+            with atomic_write(path, "w", encoding="utf-8") as file:
+                file.write(OmegaConf.to_yaml(content))
+
+    def change_settings(self, cfg: DictConfig, changes: Sequence[str]) -> None:
+        """Have the settings say what the run is trained with from now on; changes: the overrides given."""
+        stored = read_list(self.overrides) if self.overrides.exists() else []
+        changed = {key_of(override): override for override in changes if key_of(override) != "resume"}
+        kept = [changed.pop(key_of(override), override) for override in stored]
+        self.write_settings(OmegaConf.merge(cfg, {"resume": None}), [*kept, *changed.values()])
+
+    def read_summary(self) -> dict:
+        """A finished run's run.json; FileNotFoundError if it has not finished, UserError if the form is another."""
+        problem = f"run={self.path}: {self.summary} cannot be read"
+        try:
+            summary = json.loads(self.summary.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError, RecursionError) as error:
+            raise UserError(f"{problem} ({cause_of(error)})") from error
+        if not isinstance(summary, dict):
+            raise UserError(f"{problem} (it is no summary of a run)")
+        if odd := [key for key, form in SUMMARY.items() if key in summary and not fits(summary[key], form)]:
+            raise UserError(f"{problem} ({odd[0]} is {summary[odd[0]]!r:.40})")
+        return {key: value for key, value in summary.items() if key in SUMMARY}
+
+    def write_summary(self, summary: dict) -> None:
+        """Write run.json: from here on the run has finished."""
+        with atomic_write(self.summary, "w", encoding="utf-8") as file:
+            file.write(json.dumps(summary, indent=2) + "\n")
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, an epoch each, without their empty cells; none if there is no such file.
+
+        Raises UserError for a file that is no table of numbers with an epoch in each row.
+        """
+        if not self.metrics.is_file():
+            return []
+        try:
+            with self.metrics.open(newline="", encoding="utf-8") as file:
+                rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+            for row in rows:
+                sane = 0 <= row.get("epoch", -1) < 1e9 and 0 <= row.get("seconds", 0) < 1e9
+                if not sane or row.get("phase", 1) not in (1, 2):
+                    raise ValueError(f"a row of epoch {row.get('epoch')}, phase {row.get('phase', 1)}")
+        except (ValueError, OSError, csv.Error, TypeError) as error:  # TypeError: a cell too many
+            reason = f"{self.metrics} cannot be read ({cause_of(error)})"
+            raise UserError(f"{reason}: remove it to do without its curves") from error
+        return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
-def fault(override: str) -> str:
-    """What speaks against replaying an override; empty if nothing does."""
-    form = FORM.fullmatch(override)
-    if not form:
-        return "no setting of the form key=value"
-    key, value = form["key"] or form["gone"], form["value"] or ""
-    if "hydra" in re.split(r"\W", key):
-        return "it is Hydra's own"
-    resolvers, put_together = re.findall(r"\$\{([^}:]*):", value), re.search(r"\$\{[^}:]*\$", value)
-    if put_together or not set(resolvers) <= set(RESOLVERS):
-        return f"it computes; allowed are {', '.join(RESOLVERS)}"
-    if OUTSIDE.search(value) and ("." not in key or key.rpartition(".")[2] in PLACES):
-        return "it leads out of its folder"
-    if "_target_" in override:
-        names = re.findall(r"_target_\s*[=:]\s*([\w.]+)\s*(?=[,}]|$)", override)
-        if len(names) < override.count("_target_") or not all(map(is_own_class, names)):
-            return f"it names no class of {', '.join(PACKAGES)}"
-    return ""
+def shown(path: str | Path) -> str:
+    """A path as the user may give it again: from the folder where the command was started, whatever chdir did."""
+    start = HydraConfig.get().runtime.cwd if HydraConfig.initialized() else os.getcwd()
+    return os.path.relpath(os.path.abspath(path), start)
 
 
-def is_own_class(name: str) -> bool:
-    """Whether a dotted name is that of a class of `PACKAGES`, defined there; imports nothing outside of them."""
-    module, _, name = name.rpartition(".")
-    if module.partition(".")[0] not in PACKAGES:
-        return False
-    try:
-        found = vars(importlib.import_module(module)).get(name)
-    except ImportError:
-        return False
-    return isinstance(found, type) and found.__module__.partition(".")[0] in PACKAGES
+def argument(key: str, path: str | Path) -> str:
+    """KEY=PATH to be pasted into a shell, quoted for it and for Hydra."""
+    return shlex.quote(f"{key}={quoted(shown(path))}")
 
 
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+def quoted(text: str | Path) -> str:
+    """A text as Hydra reads it back: in quotes unless it is plain."""
+    text = str(text)
+    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text, re.ASCII) and text.lower() not in (
+        "null",
+        "true",
+        "false",
+        "nan",
+        "inf",
+    ):
+        return text
+    return '"' + re.sub(r'(\\*)"', r'\1\1\\"', re.sub(r"(\\+)$", r"\1\1", text)) + '"'

@@ -84,7 +84,7 @@ def at_call(place: str, count: int, then: Callable = die, only: Callable = lambd
 
 
 def half_written(path: Path) -> None:
-    """Write the first half of a checkpoint where `whole_file` would write it, and die."""
+    """Write the first half of a checkpoint where `atomic_write` would write it, and die."""
     with open(path.with_name(f".{path.name}.{os.getpid()}.tmp"), "wb") as file:
         file.write(b"PK" + bytes(100_000))
     die()
@@ -117,7 +117,7 @@ MOMENTS: dict[str, Callable[[int], None]] = {
     "during validation": lambda n: at_call(f"{MODULE}.validation_step", n),
     "after validation": lambda n: at_call(f"{CHECKPOINT}.Checkpoint.on_train_epoch_end", n),
     "as an epoch begins": lambda n: at_call(f"{MODULE}.on_train_epoch_start", n),
-    "with a checkpoint half written": lambda n: at_call(f"{CHECKPOINT}.whole_file", n, half_written),
+    "with a checkpoint half written": lambda n: at_call(f"{CHECKPOINT}.atomic_write", n, half_written),
     "before a checkpoint is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("last.ckpt")),
     "before best.ckpt is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("best.ckpt")),
     "between best.ckpt and last.ckpt": lambda n: at_call(f"{CHECKPOINT}.Checkpoint._copy", n),

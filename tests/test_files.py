@@ -1,4 +1,4 @@
-"""cifar10.files: a file is whole or absent, a lock is held by one process."""
+"""cifar10.files: a write is atomic, a lock is held by one process."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from cifar10.errors import UserError
-from cifar10.files import locked, remove_leftovers, whole_file
+from cifar10.files import atomic_write, locked, remove_leftovers
 
 PROJECT = Path(__file__).parent.parent
 
 
 def test_a_file_appears_whole_with_the_usual_rights(tmp_path):
-    with whole_file(tmp_path / "a", "w", encoding="utf-8") as file:
+    with atomic_write(tmp_path / "a", "w", encoding="utf-8") as file:
         file.write("new")
         assert not (tmp_path / "a").exists()
     assert (tmp_path / "a").read_text() == "new" and [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -25,7 +25,7 @@ def test_a_file_appears_whole_with_the_usual_rights(tmp_path):
 
 def test_an_error_leaves_the_file_of_before_and_nothing_else(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), whole_file(tmp_path / "a") as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "a") as file:
         file.write(b"half")
         raise ZeroDivisionError
     assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
@@ -34,9 +34,9 @@ def test_an_error_leaves_the_file_of_before_and_nothing_else(tmp_path):
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "a").write_text("old")
     full = r"a cannot be written \(No space left on device\); the file of before"
-    with pytest.raises(UserError, match=full), whole_file(tmp_path / "a"):
+    with pytest.raises(UserError, match=full), atomic_write(tmp_path / "a"):
         raise OSError(28, os.strerror(28))
-    with pytest.raises(UserError, match="nowhere/a cannot be written"), whole_file(tmp_path / "nowhere" / "a"):
+    with pytest.raises(UserError, match="nowhere/a cannot be written"), atomic_write(tmp_path / "nowhere" / "a"):
         pass
 
 
@@ -44,8 +44,8 @@ def test_what_cannot_be_written_is_named(tmp_path):
 def test_killed_while_a_file_is_written(tmp_path):
     (tmp_path / "a").write_text("old")
     code = (
-        "import os, signal\nfrom cifar10.files import whole_file\n"
-        "with whole_file('a') as file:\n    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal\nfrom cifar10.files import atomic_write\n"
+        "with atomic_write('a') as file:\n    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
     )
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment)

@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from cifar10.data.sources import shapes
-from cifar10.evaluation import finished_runs as finished
+from cifar10.untrusted import leaves as leaves_of
 from tests.conftest import PROJECT, TINY_BACKBONE
 
 CONF = PROJECT / "conf"
@@ -82,7 +82,7 @@ def keys(script: str, *choices: str) -> tuple[dict[str, object], list[str]]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(script, list(choices))
-    leaves = dict(finished.leaves(OmegaConf.to_container(cfg)))
+    leaves = dict(leaves_of(OmegaConf.to_container(cfg)))
     return leaves, sorted({key[:place] for key in leaves for place, sign in enumerate(key) if sign == "."})
 
 

@@ -18,9 +18,9 @@ from pytorch_lightning.callbacks import StochasticWeightAveraging, Timer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
-from cifar10.commandline.slurm import requeue
-from cifar10.files import whole_file
-from cifar10.signals import REQUEUE, Interrupted, signals
+from cifar10.files import atomic_write
+from cifar10.run_folder import RunFolder
+from cifar10.signals import Interrupted, signals
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +142,6 @@ class Checkpoint(pl.callbacks.Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         signals.hold = False
-        if isinstance(exception, Interrupted) and exception.signum in REQUEUE and trainer.is_global_zero:
-            requeue()
 
     def _improved(self, trainer: pl.Trainer) -> bool:
         """Whether `monitor` is better than ever; then that is the best score from now on."""
@@ -167,7 +165,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
                 os.link(self.best, aside)
                 os.replace(aside, self.last)
             except OSError:  # a file system without hard links
-                with whole_file(self.last) as file:
+                with atomic_write(self.last) as file:
                     file.write(self.best.read_bytes())
         trainer.strategy.barrier("Checkpoint._copy")
 
@@ -178,10 +176,9 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def _stop(self, trainer: pl.Trainer) -> None:
         """End the run here, its last step saved."""
         if trainer.is_global_zero:
-            run = os.path.relpath(self.dirpath.parent)
             log.info(
                 f"stopped and saved after epoch {trainer.fit_loop.epoch_progress.current.processed}, step"
-                f" {trainer.global_step}\n  go on                 python train.py resume={run}"
+                f" {trainer.global_step}\n  go on                 {RunFolder(self.dirpath.parent).resume_command}"
             )
         raise Interrupted(signals.received or signal.SIGTERM)
 
@@ -195,13 +192,13 @@ def mode_of(metric: str) -> str | None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent on the disk, whatever happens; Lightning's own are not synced."""
+    """Checkpoints written atomically; Lightning's own are not synced to the disk."""
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()  # torch hides what goes wrong in a file
         torch.save(checkpoint, buffer)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(buffer.getbuffer())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class EpochLog(pl.Callback):
     @rank_zero_only
     def _write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
         columns = list(dict.fromkeys(name for kept in self.rows for name in kept))
-        with whole_file(self.path, "w", newline="") as file:
+        with atomic_write(self.path, "w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)

@@ -1,10 +1,9 @@
 """The command line: Hydra, with every mistake of the user answered in one line.
 
-Imports Hydra alone, so that `--help` and `--cfg job` answer at once.
+Imports nothing heavier than Hydra, so that `--help` and `--cfg job` answer at once.
 """
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -14,142 +13,129 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cifar10.commandline import slurm
-from cifar10.commandline.error_messages import CONF, in_a_line, is_known, quiet_threads
-from cifar10.commandline.resume import resume_arguments
-from cifar10.errors import UserError
+from cifar10.commandline.claim import claims_released
+from cifar10.commandline.error_messages import CONF, check_added, fail, in_a_line, is_known, quiet_threads
+from cifar10.commandline.resume import STORED, resume_run, resumed_folder, split
+from cifar10.errors import FolderBusy
 from cifar10.machine import keep_freed_memory
-from cifar10.processes import IS_FURTHER, REPLAYED, SWEEP, first_process_ends, sweep_arguments
-from cifar10.signals import Interrupted, signals
-from cifar10.sweeps.jobs import resume_sweep, resumed_sweep, take_up
+from cifar10.processes import SWEEP, is_worker, rank_zero_ends, sweep_arguments
+from cifar10.run_folder import quoted
+from cifar10.signals import REQUEUE, Interrupted, signals
+from cifar10.sweeps.jobs import is_sweep, resume_sweep, taken_up
 from cifar10.sweeps.summary import summarised
 
 log = logging.getLogger(__name__)
 
-SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+TRACEBACKS = "CIFAR10_TRACEBACKS"  # the environment variable in which a command's own processes find what was asked for
+PATHS = ("data.root", "data_root", "model.weights", "resume")  # settings that are paths from where the command starts
 
 
-def command(config_name: str) -> Callable:
-    """Decorate a function of the composed configuration as the program's main function.
+class Command:
+    """train.py or evaluate.py: from the arguments to the function of the composed configuration, and its errors.
 
-    What it raises as UserError ends the program with that line and exit code, and an untouched run folder is removed.
-    HYDRA_FULL_ERROR=1 shows tracebacks instead.
+    What the function raises as UserError ends the program with that line and exit code, and a run's folder that was
+    not used is removed. HYDRA_FULL_ERROR=1 shows tracebacks instead.
     """
 
-    def decorate(function: Callable[[DictConfig], object]) -> Callable[[], None]:
-        composed, arguments = False, []
+    def __init__(self, config_name: str, function: Callable[[DictConfig], object]):
+        self.config_name, self.function = config_name, function
+        self.arguments = sys.argv[1:]
+        self.composed = False  # before, every exception is about what the user wrote
+        asked = os.environ.setdefault(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
+        self.tracebacks = asked == "1"
 
-        @functools.wraps(function)
-        def job(cfg: DictConfig) -> object:
-            nonlocal composed
-            composed = True
-            if IS_FURTHER:  # the first process says all this
-                logging.getLogger().setLevel(logging.ERROR)
-            if not SHOW_TRACEBACKS:
-                os.environ.pop("HYDRA_FULL_ERROR", None)  # not for the processes that this one starts
-            own, sweep = HydraConfig.get(), HydraConfig.get().mode == RunMode.MULTIRUN
-            if sweep:
-                os.environ[SWEEP] = own.sweep.dir
-            keep_freed_memory()
-            try:
-                log.info("loading PyTorch and Lightning")  # a few seconds
-                if config_name == "train":
-                    slurm.note(
-                        arguments, HydraConfig.get().sweep.dir if sweep else HydraConfig.get().runtime.output_dir
-                    )
-                with signals.watched():
-                    result = take_up(cfg)  # of a sweep's job that has finished before
-                    return function(cfg) if result is None else result
-            except Interrupted:
-                remove_unused_folder()
+    def run(self) -> None:
+        """What `python train.py ...` does."""
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
+        logging.raiseExceptions = False  # a log file that cannot be written is no reason for a traceback
+        threading.excepthook = quiet_threads
+        keep_freed_memory()
+        try:
+            resumed = self.set_arguments()
+            with claims_released(), summarised(resumed):
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.config_name)(self.job)()
+        except KeyboardInterrupt:  # before the job began
+            sys.exit(128 + signal.SIGINT)
+        except Interrupted as stopped:
+            if stopped.signum in REQUEUE and not is_worker:
+                slurm.requeue()
+            raise
+        except Exception as error:
+            if rank_zero_ends():
+                sys.exit(1)
+            if self.tracebacks or (self.composed and not is_known(error)):
                 raise
-            except Exception as caught:
-                if not is_known(caught):  # a bug
-                    if sweep:
-                        log.exception("this job has crashed")  # at its end the sweep shows the first one only
-                    raise
+            fail(in_a_line(error, self.config_name))
+
+    def set_arguments(self) -> bool:
+        """Have Hydra find in `sys.argv` what is meant; returns whether a sweep is resumed."""
+        before = slurm.earlier_folder(self.arguments)
+        flags, settings = split([f"resume={quoted(before)}"] if before else self.arguments)
+        folder = resumed_folder(settings) if self.config_name == "train" else None
+        sweep = folder is not None and is_sweep(folder)
+        if folder is not None:
+            flags = [flag for flag in flags if flag not in ("-m", "--multirun")]  # the folder says which it is
+            settings = (resume_sweep if sweep else resume_run)(folder, settings)
+            flags += [] if sweep else ["--config-name", STORED]
+        sys.argv[1:] = [*flags, *settings, *sweep_arguments()]
+        return sweep
+
+    def job(self, cfg: DictConfig) -> object:
+        """One run, or one job of a sweep; Hydra calls it with the composed configuration."""
+        self.composed, own = True, HydraConfig.get()
+        sweep, used = own.mode == RunMode.MULTIRUN, False
+        if is_worker:  # rank 0 says all this
+            logging.getLogger().setLevel(logging.ERROR)
+        if sweep:
+            os.environ[SWEEP] = str(Path(own.sweep.dir).absolute())
+        try:
+            log.info("loading PyTorch and Lightning")  # takes a few seconds
+            check_added(cfg, own, self.config_name)
+            if self.config_name == "train":
+                slurm.note(self.arguments, own)
+            if own.job.chdir:
+                make_absolute(cfg, own.runtime.cwd)
+            with signals.watched(), taken_up(cfg) as result:
+                return self.function(cfg) if result is None else result
+        except Exception as error:
+            used = isinstance(error, FolderBusy) or not is_known(error)
+            if not is_known(error) and sweep:  # a bug
+                log.exception("this job has crashed")  # at its end the sweep shows only the first one
+            if self.tracebacks or not is_known(error):
+                raise
+            if sweep:
+                raise in_a_line(error, self.config_name) from None  # Hydra goes on, and raises it again at the end
+            fail(in_a_line(error, self.config_name))
+        finally:
+            if not used:
                 remove_unused_folder()
-                if SHOW_TRACEBACKS:
-                    raise
-                error = in_a_line(caught, config_name)
-                if sweep:
-                    raise error from caught  # Hydra goes on with the other jobs, and raises this again at the end
-                fail(error)
-            finally:
-                os.environ["HYDRA_FULL_ERROR"] = "1"
-
-        @functools.wraps(function)
-        def main() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
-            logging.raiseExceptions = False  # a log file that cannot be written is no reason for a traceback
-            threading.excepthook = quiet_threads
-            try:
-                arguments[:] = sys.argv[1:]
-                before = slurm.folder_of_before(arguments)
-                wanted = flags_first([f"resume={before}"] if before else arguments)
-                sweep = resumed_sweep(wanted)
-                if sweep is not None:
-                    wanted = resume_sweep(sweep, wanted)
-                elif not (IS_FURTHER and REPLAYED in os.environ):
-                    os.environ[REPLAYED] = "1"
-                    wanted = resume_arguments(wanted)
-                sys.argv[1:] = [*wanted, *sweep_arguments()]
-                with summarised(resumed=sweep is not None):
-                    hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-            except KeyboardInterrupt:  # before the job began
-                sys.exit(128 + signal.SIGINT)
-            except Exception as error:
-                if first_process_ends():
-                    sys.exit(1)
-                if SHOW_TRACEBACKS or (composed and not is_known(error)):
-                    raise  # a bug; before the job begins, every exception is about what the user wrote
-                fail(in_a_line(error, config_name))
-            finally:
-                if not SHOW_TRACEBACKS:
-                    os.environ.pop("HYDRA_FULL_ERROR", None)
-
-        return main
-
-    return decorate
 
 
-def fail(error: UserError) -> None:
-    if first_process_ends():
-        sys.exit(error.exit_code)
-    print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
-    sys.exit(error.exit_code)
+def make_absolute(cfg: DictConfig, start: str) -> None:
+    """Have paths mean what they meant where the command was started, before Hydra changed the folder."""
+    for key in PATHS:
+        path = OmegaConf.select(cfg, key)
+        if isinstance(path, str) and not path.startswith("~"):
+            OmegaConf.update(cfg, key, os.path.join(start, path))
 
 
 def remove_unused_folder() -> None:
-    """Remove the job's folder if it holds nothing but what Hydra put there."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if folder == Path.cwd():
-        return  # this command has no folder of its own
-    log_file = folder / f"{HydraConfig.get().job.name}.log"
-    if set(folder.iterdir()) - {folder / ".hydra", log_file}:
+    """Remove from the job's folder what Hydra put there, if nothing else lies in it."""
+    own = HydraConfig.get()
+    if is_worker or (own.output_subdir is None and own.mode == RunMode.RUN):  # not a folder of this job's own
+        return
+    folder = Path(own.runtime.output_dir)
+    log_file = folder / f"{own.job.name}.log"
+    if set(folder.iterdir()) - {folder / ".hydra", log_file, folder / ".lock"}:
         return
     for file in [*folder.glob(".hydra/*.yaml"), log_file]:
         file.unlink(missing_ok=True)
-    below = [place for place in (folder / ".hydra", folder, *folder.parents) if place.exists()]
     with contextlib.suppress(OSError):  # something else lies there: it stays
-        for empty in below[: below.index(Path.cwd())] if Path.cwd() in below else below[: below.index(folder) + 1]:
-            empty.rmdir()
-
-
-def flags_first(arguments: list[str]) -> list[str]:
-    """The arguments with `-m` in front, where Hydra looks for it; UserError for flags that there are not."""
-    several = [argument for argument in arguments if argument in ("-m", "--multirun")]
-    arguments = several + [argument for argument in arguments if argument not in several]
-
-    def refuse(message: str) -> None:
-        raise UserError(f"{message}; settings are KEY=VALUE, flags are listed by --hydra-help")
-
-    parser = get_args_parser()
-    parser.error = refuse
-    parser.parse_args(arguments)
-    return arguments
+        (folder / ".hydra").rmdir()
+        if own.mode == RunMode.MULTIRUN:
+            folder.rmdir()

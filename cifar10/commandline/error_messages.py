@@ -1,21 +1,26 @@
-"""What went wrong, in one line: which errors are the user's or the machine's, and their words.
+"""What went wrong, in one line: which errors are the user's or the machine's, and how they are worded.
 
-Imports Hydra alone, as cli.py does.
+Imports nothing heavier than Hydra.
 """
 
+import contextlib
 import difflib
 import errno
+import re
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError, cause_of
+from cifar10.processes import rank_zero_ends
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -28,7 +33,7 @@ def is_known(error: Exception) -> bool:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether it is torch, on any device, or NumPy, that gets no more memory."""
+    """Whether torch, on any device, or NumPy has run out of memory."""
     words = ("out of memory", "not enough memory", "can't allocate memory")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
@@ -37,21 +42,30 @@ def in_a_line(error: Exception, config_name: str) -> UserError:
     return error if isinstance(error, UserError) else UserError(explain(error, config_name))
 
 
+def fail(error: UserError) -> NoReturn:
+    """End the program with the error's line and exit code; a worker is silent where rank 0 has said it."""
+    if not rank_zero_ends():
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
 def explain(error: Exception, config_name: str) -> str:
-    """One line for what Hydra, the file system or torch say in several."""
+    """One line for what Hydra, the file system or torch says in several."""
     if isinstance(error.__cause__, OSError):  # a log file that cannot be opened
         return explain(error.__cause__, config_name)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-        return f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)}"
+        return (
+            f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)} (--config-dir FOLDER adds more)"
+        )
     if isinstance(error, OverrideParseException):
-        way = "write KEY=VALUE, text with signs in it as 'KEY=\"TEXT\"'"
-        return f"{one_line(error.override)}: no setting that Hydra can read; {way}"
+        way = "write KEY=VALUE, and text with special characters as 'KEY=\"TEXT\"'"
+        return f"{one_line(error.override)}: not a setting that Hydra can read; {way}"
     if lacks_memory(error):
         return f"not enough memory ({cause_of(error)}); try a smaller data.batch_size, data.image_size or model"
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
-        way = "name a folder that can be written, as with hydra.run.dir=FOLDER"
+        way = "name a folder that can be written: hydra.run.dir=FOLDER"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             way = "free some space, then go on: python train.py resume=RUN"
         return f"{what}{cause_of(error)}; {way}"
@@ -63,12 +77,12 @@ def explain(error: Exception, config_name: str) -> str:
     message = message if reason in message else f"{message}: {reason}"
     if message.startswith("Config group override"):
         message = f"{' '.join(choices())}: {message}"
-    message = message or f"{type(error).__name__} in what Hydra makes of these settings; see --hydra-help"
+    message = message or f"{type(error).__name__} while Hydra composed these settings; see --hydra-help"
     return f"{key}: {message}" if key and key not in message else message
 
 
 def one_line(error: object) -> str:
-    """Its words without those that Hydra and OmegaConf add for programmers."""
+    """The message without what Hydra and OmegaConf add for programmers."""
     added = ("full_key:", "object_type=", "reference_type=", "See ")
     lines = (line.strip() for line in ("" if error is None else str(error)).splitlines())
     return " ".join(line for line in lines if not line.startswith(added))
@@ -80,17 +94,31 @@ def choices() -> list[str]:
 
 
 def unknown(key: str, config_name: str) -> str:
-    """What to do about a key that the configuration lacks, as the command line has it."""
+    """What to do about a key of the command line that the configuration lacks."""
     for argument in sys.argv[1:]:
         removed = argument.partition("=")[0]
         if removed.startswith("~") and f"{key}.".startswith(f"{removed[1:]}."):
             return f"is needed, but {removed} removes it"
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    running = GlobalHydra.instance().is_initialized()
+    with contextlib.nullcontext() if running else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(config_name, [choice for choice in choices() if not any(sign in choice for sign in ",()")])
     known = [name for name in (cfg if "." not in key else flatten(cfg)) if name != key]
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
+    if key == "ckpt_path":
+        near = ["resume"]
     return "no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
+
+
+def check_added(cfg: DictConfig, hydra_cfg: DictConfig, config_name: str) -> None:
+    """UserError for a setting that was added at the top level, where nothing would read it."""
+    for override in hydra_cfg.overrides.task:
+        key = override.partition("=")[0]
+        if key.startswith("+") and re.fullmatch(r"\w+", key.lstrip("+")) and key.lstrip("+") in cfg:
+            key = key.lstrip("+")
+            primary = OmegaConf.load(CONF / f"{config_name}.yaml")
+            if key not in primary and key not in hydra_cfg.runtime.choices:
+                raise UserError(f"{key}: {unknown(key, config_name)}")
 
 
 def flatten(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
@@ -104,6 +132,6 @@ def flatten(cfg: DictConfig, prefix: str = "") -> Iterator[str]:
 
 
 def quiet_threads(problem: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer fails in a thread when the disk is full, and again, for us to see, in the main one."""
+    """TensorBoard's writer fails in a thread when the disk is full, and again in the main one, where we report it."""
     if not issubclass(problem.exc_type, OSError):
         threading.__excepthook__(problem)

@@ -1,46 +1,88 @@
-"""The settings that a run was started with, read from its folder to be given to Hydra once more.
+"""A run that goes on: its own settings, from its folder, and on top of them what is given beside `resume=`.
 
-Who wrote that file is not known: what could make Hydra build, read or write anything else has to be given again by
-hand. Imports Hydra's part alone, as cli.py does.
+Who wrote the stored settings is not known: what could make Hydra build, read or write anything else has to be given
+again by hand. They are taken as they were composed: neither a changed conf/ nor the run's --config-dir matters.
+Imports nothing heavier than Hydra.
 """
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
 from cifar10.errors import UserError
-from cifar10.run_folder import check_overrides, fault, key_of, read_overrides
+from cifar10.run_folder import Free, RunFolder, is_free, quoted
+from cifar10.untrusted import key_of, read_list, refusal, setting_faults
 
-# of a run that is resumed: how long and where it runs, and how it is watched
-MAY_CHANGE = (
-    *("trainer.max_epochs.", "trainer.checkpoint_every_n_steps.", "trainer.log_every_n_steps."),
-    *("trainer.accelerator.", "trainer.devices.", "trainer.num_nodes.", "trainer.strategy.", "trainer.precision."),
-    *("trainer.compile.", "trainer.benchmark.", "trainer.enable_progress_bar.", "trainer.enable_model_summary."),
-    *("data.root.", "data.eval_batch_size.", "model.weights.", "callbacks.dashboard.", "hydra."),
-)
+STORED = "stored"  # the name by which Hydra finds the run's configuration
+PLACE = ("hydra.run.dir", "hydra.output_subdir", "hydra.mode")
 
 
-def resume_arguments(arguments: list[str]) -> list[str]:
-    """Turn `resume=RUN` into that run's own overrides and folder; what is given beside it wins.
+def resumed_folder(settings: Sequence[str]) -> Path | None:
+    """The folder that `resume=FOLDER` names; None where there is none."""
+    given = [setting for setting in settings if key_of(setting) == "resume"]
+    text = given[-1].partition("=")[2] if given else ""
+    if text in ("", "null"):
+        return None
+    with contextlib.suppress(HydraException):  # a path that Hydra would have in quotes
+        value = OverridesParser.create().parse_override(given[-1]).value()
+        text = value if isinstance(value, str) else text
+    return Path(text)
 
-    Raises UserError if the folder is no run, or if anything but `MAY_CHANGE` is given.
+
+def resume_run(folder: Path, settings: Sequence[str]) -> list[str]:
+    """The settings that have Hydra compose a run from what it has stored; what is given beside `resume=` wins.
+
+    Raises UserError if the folder holds no run, or if a setting is given that cannot change.
     """
-    folders = [argument.partition("=")[2] for argument in arguments if argument.startswith("resume=")]
-    if not folders or folders[-1] in ("", "null"):
-        return arguments
-    folder = Path(folders[-1])
-    overrides = folder / ".hydra" / "overrides.yaml"
-    if not overrides.is_file():
-        raise UserError(f"resume={folder}: not a run that can be resumed, {overrides} does not exist")
-    own = [override for override in read_overrides(overrides) if not override.startswith("resume=")]
-    given = [argument for argument in arguments if not argument.startswith("resume=")]
-    keys = {key_of(argument) for argument in given if not argument.startswith("-")}
-    refused = {key_of(override) for override in own if fault(override)}  # may be given again by hand
-    if other := sorted(key for key in keys - refused if not f"{key}.".startswith(MAY_CHANGE)):
+    run = RunFolder(folder)
+    if not run.config.is_file():
+        raise UserError(f"resume={folder}: not a run that can be resumed, {run.config} does not exist")
+    stored = OmegaConf.to_container(run.read_config(), resolve=False)
+    read_list(run.overrides)
+    given = [setting for setting in settings if key_of(setting) not in ("resume", *PLACE)]
+    keys, faults = {key_of(setting) for setting in given}, dict(setting_faults(stored))
+    refused = {section for key in faults for section in above(key)}  # may be given again by hand
+    if other := sorted(key for key in keys - refused if not is_free(key, Free.RESUME)):
         raise UserError(
             f"{other[0]}: a resumed run keeps its own settings; trainer.max_epochs can change, and where it runs"
             " (trainer.devices, data.root, ...)"
         )
-    own = [override for override in own if key_of(override) not in keys]
-    check_overrides(overrides, own)
-    # The run's .hydra/ stays as it was made: a mistake in `given` must not change what the run says of itself.
-    run = [f"resume='{folder}'", f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
-    return [*own, *given, *run, "hydra.mode=RUN"]  # whatever the experiment says: it is one run
+    for key in keys & refused:
+        remove(stored, key)
+    for key, reason in setting_faults(stored):
+        raise refusal(run.config, f"{key}={OmegaConf.select(OmegaConf.create(stored), key)}", reason)
+    ConfigStore.instance().store(STORED, {"defaults": ["command", "_self_"], **stored})
+    # The run's settings are written once it trains: a mistake in `given` must not change what the run says of itself.
+    place = (quoted(folder), quoted(folder), "null", "RUN")
+    return [*given, *(f"{key}={value}" for key, value in zip(("resume", *PLACE), place, strict=True))]
+
+
+def above(key: str) -> list[str]:
+    """The key and the sections that it is in: a, a.b, a.b.c."""
+    parts = key.split(".")
+    return [".".join(parts[: length + 1]) for length in range(len(parts))]
+
+
+def remove(tree: dict, key: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.get(section, {})
+    tree.pop(last, None)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's flags with their values, and the settings KEY=VALUE; UserError for flags that do not exist."""
+
+    def refuse(message: str) -> None:
+        raise UserError(f"{message}; settings are KEY=VALUE, flags are listed by --hydra-help")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    settings = parser.parse_intermixed_args(list(arguments)).overrides
+    return [argument for argument in arguments if argument not in settings], settings

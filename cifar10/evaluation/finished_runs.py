@@ -1,9 +1,9 @@
 """Finished runs: found, and rebuilt from their folders."""
 
+import importlib
 import logging
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
@@ -11,36 +11,17 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
-from cifar10.run_folder import own_class, own_node, read_config, read_summary
+from cifar10.run_folder import RunFolder, recipe
 from cifar10.training.checks import check_devices
 from cifar10.training.instantiate import check_values, make
 
 log = logging.getLogger(__name__)
-
-# what says how a run is watched or where it is computed, not what comes out
-NO_PART_OF_THE_RECIPE = (
-    *(
-        "seed",
-        "resume",
-        "output_dir",
-        "logger",
-        "name",
-        "data.seed",
-        "data.root",
-        "data.eval_batch_size",
-        "model.weights",
-    ),
-    *("trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.log_every_n_steps"),
-    "trainer.checkpoint_every_n_steps",
-    *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir"),
-    *("trainer.deterministic", "trainer.benchmark", "trainer.num_sanity_val_steps"),
-    *("callbacks.dashboard", "callbacks.epoch_log", "callbacks.timer", "callbacks.checkpoint"),
-)
 
 
 @dataclass
@@ -76,10 +57,8 @@ class FinishedRun:
 
     @property
     def recipe(self) -> dict[str, object]:
-        """Every setting that a result depends on, by dotted key, without the seed and without what is null."""
-        flat = dict(leaves(OmegaConf.to_container(self.cfg, resolve=False)))
-        outside = tuple(f"{key}." for key in NO_PART_OF_THE_RECIPE)
-        return {key: value for key, value in flat.items() if value is not None and not f"{key}.".startswith(outside)}
+        """Every setting that a result depends on, by dotted key."""
+        return recipe(self.cfg, self.summary.get("watchers", ()))
 
     def rebuild(self, settings: Settings) -> tuple[CIFAR10DataModule, ImageClassifier]:
         """The run's own data and its model with the checkpoint's weights. Only classes of this project are built.
@@ -124,15 +103,11 @@ def check_classes(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataM
 
 def require_checkpoint(folder: Path, checkpoint: str) -> Path:
     """The checkpoint's file; UserError if the run has none of that name."""
-    file = checkpoint_file(folder, checkpoint)
+    file = RunFolder(folder).checkpoint(checkpoint)
     if not file.is_file():
         there = ", ".join(sorted(found.stem for found in file.parent.glob("*.ckpt"))) or "none"
         raise UserError(f"run={folder}: {file} does not exist (checkpoints there: {there})")
     return file
-
-
-def checkpoint_file(folder: Path, checkpoint: str) -> Path:
-    return folder / "checkpoints" / f"{checkpoint}.ckpt"
 
 
 def find(run: str | None, runs: object) -> list[Path]:
@@ -165,12 +140,12 @@ def expand(pattern: str, key: str) -> list[Path]:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / ".hydra" / "config.yaml").is_file()
+    return RunFolder(folder).config.is_file()
 
 
 def jobs(folder: Path) -> list[Path]:
-    """The runs right under a folder, in natural order: 2 before 10."""
-    return sorted((config.parent.parent for config in folder.glob("*/.hydra/config.yaml")), key=natural)
+    """The runs below a folder, in natural order: 2 before 10."""
+    return sorted((found.parent for found in folder.glob("**/.hydra") if is_run(found.parent)), key=natural)
 
 
 def natural(path: Path) -> list[tuple[int, str]]:
@@ -187,23 +162,43 @@ def newest_run() -> Path:
 
 def open_run(folder: Path) -> FinishedRun:
     """The run in a folder; UserError if it is no run, or has not finished."""
-    file = folder / ".hydra" / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"run={folder}: not a run's folder, {file} does not exist")
-    cfg = read_config(folder)
+    run = RunFolder(folder)
+    if not run.config.is_file():
+        raise UserError(f"run={folder}: not a run's folder, {run.config} does not exist")
+    cfg = run.read_config()
     try:
-        summary = read_summary(folder)
+        return FinishedRun(folder, cfg, run.read_summary())
     except FileNotFoundError:
         raise UserError(
-            f"run={folder}: has not finished (no run.json in it); go on with it: python train.py resume={folder}"
+            f"run={folder}: has not finished (no run.json in it); go on with it: {run.resume_command}"
         ) from None
-    return FinishedRun(folder, cfg, summary)
 
 
-def leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """(dotted key, value) of every leaf of nested dicts; an empty dict is one."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def own_class(folder: Path, node: DictConfig, base: type) -> type:
+    """The class that a stored configuration names; UserError unless it is a `base` of this project, or a kind of it."""
+    name, package = str(node.get("_target_")), base.__module__.rpartition(".")[0]
+    module, _, last = name.rpartition(".")
+    if not re.fullmatch(rf"{re.escape(package)}(\.\w+)+", name):
+        raise UserError(f"run={folder}: its configuration names {name}, which is no class of this project")
+    try:
+        found = vars(importlib.import_module(module))[last]
+    except (ImportError, KeyError) as error:
+        raise UserError(f"run={folder}: its configuration names {name}, which this version does not have") from error
+    if not (isinstance(found, type) and issubclass(found, base) and found.__module__ == module):
+        raise UserError(f"run={folder}: its configuration names {name}, which is no {base.__name__} of this project")
+    return found
+
+
+def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig:
+    """A stored section as plain values to build its class from: without interpolations, and without other classes."""
+    own_class(folder, node, base)
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"run={folder}: {key}: {' '.join(str(error).split())}") from error
+    for name, value in plain.items():
+        items = value if isinstance(value, list) else [value]
+        special = str(name).startswith("_") and name != "_target_"
+        if special or any(isinstance(item, dict | list) or "${" in str(item) for item in items):
+            raise UserError(f"run={folder}: its configuration has {key}.{name}, which is no number, text or list")
+    return OmegaConf.create(plain)

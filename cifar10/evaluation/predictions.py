@@ -18,16 +18,15 @@ from cifar10.evaluation.finished_runs import (
     Settings,
     build_data,
     check_classes,
-    checkpoint_file,
     require_checkpoint,
 )
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 from cifar10.machine import commit, device_name
 from cifar10.models.classifier import ImageClassifier
 from cifar10.progress import Progress
 from cifar10.report.groups import Run
-from cifar10.report.page import read_epochs
-from cifar10.run_folder import fits
+from cifar10.run_folder import RunFolder
+from cifar10.untrusted import fits
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256"}
 def predicted(run: FinishedRun, settings: Settings) -> Run:
     """The run with its predictions: those stored in its evaluation folder if they are this checkpoint's, else new."""
     file = evaluation_folder(run.folder, settings) / "predictions.npz"
-    checkpoint = checkpoint_file(run.folder, settings.checkpoint)
+    checkpoint = RunFolder(run.folder).checkpoint(settings.checkpoint)
     stored = read_predictions(file)
     if stored is not None:
         facts = stored["facts"]
@@ -68,19 +67,10 @@ def assemble(run: FinishedRun, arrays: dict) -> Run:
     facts = arrays["facts"] | {"summary": run.summary}
     if "cost" in run.summary:
         facts["cost"] = run.summary["cost"]
-    rows = epochs(run)
+    rows = RunFolder(run.folder).read_metrics()
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
     return Run(str(run.cfg.name), run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
-
-
-def epochs(run: FinishedRun) -> list[dict[str, float]]:
-    """The rows of the run's metrics.csv; UserError if it is damaged."""
-    file = run.folder / "metrics.csv"
-    try:
-        return read_epochs(file)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{file} cannot be read ({cause_of(error)}): remove it to do without its curves") from error
 
 
 def evaluation_folder(folder: Path, settings: Settings) -> Path:
@@ -171,8 +161,8 @@ class PredictionProgress(pl.Callback):
 
 
 def write_predictions(file: Path, arrays: dict) -> None:
-    """Write predictions.npz whole or not at all."""
-    with whole_file(file) as whole:
+    """Write predictions.npz atomically."""
+    with atomic_write(file) as whole:
         np.savez_compressed(whole, **arrays | {"facts": np.array(json.dumps(arrays["facts"]))})
 
 
@@ -214,7 +204,7 @@ def data_root(run: FinishedRun, settings: Settings) -> str:
 
 
 def checkpoint_sha256(run: FinishedRun, settings: Settings) -> str:
-    return sha256(checkpoint_file(run.folder, settings.checkpoint).read_bytes())
+    return sha256(RunFolder(run.folder).checkpoint(settings.checkpoint).read_bytes())
 
 
 def sha256(content: bytes) -> str:

@@ -22,11 +22,11 @@ from cifar10.evaluation.predictions import (
     predict,
     predicting_trainer,
 )
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 from cifar10.progress import Progress
 from cifar10.report.groups import Group
-from cifar10.run_folder import fits
 from cifar10.training.instantiate import matches
+from cifar10.untrusted import fits
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def read(file: Path) -> dict | None:
 
 def write(file: Path, result: dict) -> None:
     file.parent.mkdir(exist_ok=True)
-    with whole_file(file, "w") as whole:
+    with atomic_write(file, "w") as whole:
         whole.write(json.dumps(result, indent=2) + "\n")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 from cifar10.report import tables
 from cifar10.report.figures import save_figure, svg
 from cifar10.report.groups import Group
@@ -180,8 +180,8 @@ def without_nan(value: object) -> object:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    with whole_file(path, "w", encoding="utf-8") as file:
+    """Write a file atomically."""
+    with atomic_write(path, "w", encoding="utf-8") as file:
         file.write(text)
     return path
 

@@ -8,7 +8,7 @@ import contextlib
 import csv
 import json
 import math
-import os
+import shlex
 import shutil
 import statistics
 from collections.abc import Iterator, Sequence
@@ -17,13 +17,14 @@ from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode, TaskFunction
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.errors import UserError
-from cifar10.files import whole_file
-from cifar10.processes import IS_FURTHER
-from cifar10.sweeps.jobs import NOTES, begin, keep_overrides, write_note
+from cifar10.errors import FolderBusy, UserError
+from cifar10.files import atomic_write
+from cifar10.processes import is_worker
+from cifar10.run_folder import RunFolder, quoted, shown
+from cifar10.sweeps.jobs import NOTES, keep_overrides, write_note
 
 FIGURES = ("val/acc", "val/loss", "seconds", "epochs")  # of run.json
 WIDTH = 32  # of a printed override, in characters
@@ -36,24 +37,20 @@ class SweepNotes(Callback):
     resumed = False  # whether it goes on with that sweep
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        if IS_FURTHER:
+        if is_worker:
             return
         SweepNotes.folder = Path(config.hydra.sweep.dir)
         if not SweepNotes.resumed:
             (SweepNotes.folder / "summary.csv").unlink(missing_ok=True)  # an earlier sweep's
             keep_overrides(config.hydra)
 
-    def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: object) -> None:
-        if config.hydra.mode == RunMode.MULTIRUN and not IS_FURTHER:
-            begin(config)
-
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
-        if config.hydra.mode != RunMode.MULTIRUN or IS_FURTHER:
+        error = job_return._return_value  # `return_value` raises it
+        if config.hydra.mode != RunMode.MULTIRUN or is_worker or isinstance(error, FolderBusy):
             return
         if job_return.status == JobStatus.COMPLETED:
             write_note(config.hydra, "finished")
         else:
-            error = job_return._return_value  # `return_value` raises it
             name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             write_note(config.hydra, "failed", name + " ".join(str(error).split()))
 
@@ -76,16 +73,13 @@ def summarised(resumed: bool = False) -> Iterator[None]:
         elif folder and not resumed:  # a mistake in what all jobs share
             shutil.rmtree(folder / NOTES, ignore_errors=True)
             (folder / "multirun.yaml").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # something else lies there: it stays
-                for empty in [folder, *folder.parents][: len(Path(os.path.relpath(folder)).parts)]:
-                    empty.rmdir()
 
 
 def read_jobs(folder: Path) -> list[dict]:
     """The sweep's jobs as noted, with the figures of finished ones; best first, those without a result last."""
     jobs = [json.loads(file.read_text()) for file in folder.glob(f"{NOTES}/*.json")]
     for job in jobs:
-        file, found = folder / job["folder"] / "run.json", {}
+        file, found = RunFolder(folder / job["folder"]).summary, {}
         if job["status"] == "finished" and file.is_file():  # of another job it would be an earlier sweep's
             found = json.loads(file.read_text())
         job["figures"] = {name: found.get(name) for name in FIGURES}
@@ -100,14 +94,14 @@ def rank(value: float | None, sign: int = -1) -> float:
 
 
 def write_csv(jobs: list[dict], path: Path) -> None:
-    """A row for each job, with all its overrides; the file appears whole or not at all."""
+    """A row for each job, with all its overrides, written atomically."""
     rows = [
         {"job": job["job"], "status": job["status"], **job["overrides"], **job["figures"]}
         | {"error": job["error"], "folder": job["folder"]}
         for job in jobs
     ]
     overrides = dict.fromkeys(key for job in jobs for key in job["overrides"])
-    with whole_file(path, "w", newline="") as file:
+    with atomic_write(path, "w", newline="") as file:
         writer = csv.DictWriter(file, ["job", "status", *overrides, *FIGURES, "error", "folder"])
         writer.writeheader()
         writer.writerows(rows)
@@ -128,17 +122,16 @@ def describe(jobs: list[dict], folder: Path) -> str:
     settings = [key for key in differing if key != "seed"]
     if groups := seed_rows(jobs, settings):
         lines += ["validation accuracy over seeds", format_table([*settings, "mean", "sd", "n"], groups)]
-    path = os.path.relpath(folder)
     own = {(folder / job["folder"]).resolve() for job in jobs}
     others = sum(file.parent.parent.resolve() not in own for file in folder.glob("**/.hydra/overrides.yaml"))
     if others:
-        lines.append(f"{others} more in {path}, from an earlier sweep: not in this table")
+        lines.append(f"{others} more in {shown(folder)}, from an earlier sweep: not in this table")
     lines.append("next")
     if any(job["status"] == "finished" for job in jobs):
-        lines.append(f"  test and compare      python evaluate.py 'runs=[{path}]'")
+        lines.append(f"  test and compare      python evaluate.py {shlex.quote(f'runs=[{quoted(shown(folder))}]')}")
     if any(job["status"] != "finished" for job in jobs):
-        lines.append(f"  the other jobs        python train.py resume={path}")
-    lines.append(f"  the table             {os.path.join(path, 'summary.csv')}")
+        lines.append(f"  the other jobs        {RunFolder(folder).resume_command}")
+    lines.append(f"  the table             {shown(folder / 'summary.csv')}")
     return "\n".join(lines)
 
 

@@ -23,10 +23,6 @@ LEAST = {  # of whole numbers, where they are given
     "trainer.reload_dataloaders_every_n_epochs": 0,
     "callbacks.early_stopping.patience": 1,
 }
-SWITCHES = {  # of Lightning's trainer, that leave a run without its best checkpoint
-    "fast_dev_run": "for a quick try set trainer.max_epochs=1 +trainer.limit_train_batches=2",
-    "barebones": "for less output set trainer.enable_progress_bar=false logger=null",
-}
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -72,9 +68,9 @@ def check_sections(cfg: DictConfig) -> None:
 
 def check_validation(trainer: DictConfig) -> None:
     """UserError where nothing would be trained, or nothing validated, so that there is no best checkpoint."""
-    for name, instead in SWITCHES.items():
-        if trainer.get(name):
-            raise UserError(f"trainer.{name}: leaves no checkpoint, which is a run's result; {instead}")
+    if trainer.get("barebones"):
+        instead = "for less output set trainer.enable_progress_bar=false logger=null"
+        raise UserError(f"trainer.barebones: leaves no checkpoint, which is a run's result; {instead}")
     for name in ("limit_train_batches", "limit_val_batches"):
         value = trainer.get(name)
         if value is not None and (not is_number(value) or not value > 0 or (isinstance(value, float) and value > 1)):

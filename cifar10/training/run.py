@@ -1,35 +1,35 @@
-"""What a run says of itself: to who watches it, and in its folder."""
+"""The steps of a run beside training: where it goes on from, what it says, and what it leaves in its folder."""
 
-import contextlib
-import json
 import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from cifar10.callbacks.timer import TrainingTimer
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
-from cifar10.files import locked, remove_leftovers, whole_file
 from cifar10.machine import commit, hardware
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
+from cifar10.run_folder import RunFolder, recipe, shown
+from cifar10.training.cost import training_cost
 
 log = logging.getLogger(__name__)
 
-SUMMARY = "run.json"  # in a finished run's folder
-
 
 def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> None:
-    """Say what is trained, on what, where and how; from here on the first process speaks for all."""
+    """Say what is trained, on what, where and how; from here on rank 0 speaks for all processes."""
     if not trainer.is_global_zero:
         logging.disable(logging.INFO)
-    else:
-        (Path(cfg.output_dir) / SUMMARY).unlink(missing_ok=True)  # a resumed run has not finished any more
+    elif cfg.resume:
+        folder = RunFolder(cfg.output_dir)
+        folder.summary.unlink(missing_ok=True)  # a resumed run is unfinished again
+        folder.change_settings(cfg, HydraConfig.get().overrides.task)
     datamodule.setup("fit")
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -45,20 +45,7 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     caching = cfg.callbacks.get("feature_caching")
     if two_phase and not (caching and caching.get("views")) and trainer.strategy.root_device.type == "cpu":
         log.info("this takes long on a CPU: experiment=laptop is quicker, or callbacks.feature_caching.views=2")
-    log.info(f"results go to {os.path.relpath(cfg.output_dir)}")
-
-
-@contextlib.contextmanager
-def own_folder(cfg: DictConfig, trainer: pl.Trainer) -> Iterator[None]:
-    """Keep the run's folder for this process and its helpers; UserError if another one trains in it."""
-    if not trainer.is_global_zero:
-        yield
-        return
-    folder = Path(cfg.output_dir)
-    busy = f"{os.path.relpath(folder)}: another process trains in this folder; wait for it, or stop it first"
-    with locked(folder / ".lock", busy):
-        remove_leftovers(folder)
-        yield
+    log.info(f"results go to {shown(cfg.output_dir)}")
 
 
 def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
@@ -68,107 +55,133 @@ def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
     """
     if not cfg.resume:
         return None
-    folder = Path(os.path.relpath(Path(cfg.resume) / "checkpoints"))
-    file, step = folder / "last.ckpt", -1
-    if not file.exists() and (folder / "best.ckpt").exists():
-        log.info(f"{file} is not there: going on from best.ckpt")
-        file = folder / "best.ckpt"
-    if not file.exists():
-        log.info("no checkpoint had been saved yet: the run begins again")
+    run = RunFolder(cfg.resume)
+    file, step = run.last, -1
+    if not file.exists() and run.best.exists():
+        log.info(f"{shown(file)} does not exist: going on from best.ckpt")
+        file = run.best
+    if file.exists():
+        step = read_position(cfg, file)
     else:
-        try:
-            checkpoint = read_checkpoint(file)
-            step, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
-            epochs = loop["epoch_progress"]["current"]["processed"]
-            batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
-        except (UserError, KeyError, TypeError) as error:
-            way = (
-                "; delete it to go on from best.ckpt"
-                if file.name == "last.ckpt" and (folder / "best.ckpt").exists()
-                else ""
-            )
-            reason = error if isinstance(error, UserError) else f"{file}: not a checkpoint to go on from"
-            raise UserError(f"{reason}{way}") from error
-        left = "" if loop["epoch_progress"]["current"]["ready"] == epochs else f" and {batches} batches of the next"
-        log.info(f"{file}: {epochs} epoch{'s' * (epochs != 1)}{left} done, {step} steps")
-        if checkpoint.get("should_stop", False):
-            log.info("nothing left to train: it had come to its own end, by callbacks.*.patience or trainer.max_steps")
-        elif epochs >= cfg.trainer.max_epochs:
-            log.info(f"nothing left to train; trainer.max_epochs={epochs + 1} or more goes on")
+        log.info("no checkpoint had been saved yet: the run begins again")
     if trainer.is_global_zero and hasattr(trainer.logger, "go_on_after"):
         trainer.logger.go_on_after(step)
     return file if step >= 0 else None
 
 
+def read_position(cfg: DictConfig, file: Path) -> int:
+    """Say how far a checkpoint is; returns its optimizer steps. UserError if it cannot be read."""
+    try:
+        checkpoint = read_checkpoint(file)
+        step, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
+        epochs = loop["epoch_progress"]["current"]["processed"]
+        batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
+    except (UserError, KeyError, TypeError) as error:
+        best = RunFolder(cfg.resume).best
+        way = "; delete it to go on from best.ckpt" if file != best and best.exists() else ""
+        reason = error if isinstance(error, UserError) else f"{file}: not a checkpoint to go on from"
+        raise UserError(f"{reason}{way}") from error
+    left = "" if loop["epoch_progress"]["current"]["ready"] == epochs else f" and {batches} batches of the next"
+    log.info(f"{shown(file)}: {epochs} epoch{'s' * (epochs != 1)}{left} done, {step} steps")
+    if checkpoint.get("should_stop", False):
+        log.info("nothing left to train: the run ended by callbacks.*.patience or trainer.max_steps")
+    elif epochs > cfg.trainer.max_epochs:
+        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run has trained {epochs} epochs already")
+    elif epochs == cfg.trainer.max_epochs:
+        log.info(f"nothing left to train; trainer.max_epochs={epochs + 1} or more goes on")
+    return step
+
+
+def keep_nothing(cfg: DictConfig) -> None:
+    """Prepare `trainer.fast_dev_run`, Lightning's try with one batch of training and one of validation."""
+    log.info(f"trainer.fast_dev_run={cfg.trainer.fast_dev_run}: a quick try, of which nothing is kept")
+    for name in ("checkpoint", "epoch_log"):
+        cfg.callbacks[name] = None
+    OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
+
+
 def training_seconds(trainer: pl.Trainer) -> float | None:
     """The time in `fit`, over all parts of a resumed run; None without a Timer.
 
-    To be asked before a checkpoint is loaded for validation: Lightning then restores the Timer's state as well.
+    Call before a checkpoint is loaded for validation: Lightning then restores the Timer's state as well.
     """
     timer = next((callback for callback in trainer.callbacks if isinstance(callback, TrainingTimer)), None)
     return timer and round(timer.training_seconds, 1)
 
 
-def conclude(cfg: DictConfig, datamodule: CIFAR10DataModule, trainer: pl.Trainer, seconds: float | None) -> None:
-    """Put settings and result into TensorBoard's HPARAMS tab and `run.json`, say what came out and what to do next."""
-    metrics = {name: float(trainer.callback_metrics[name]) for name in ("val/acc", "val/loss")}
-    if trainer.logger is not None:
-        best = {f"best/{name}": value for name, value in metrics.items()}
-        step = trainer.global_step + 1  # so that a run that goes on takes it back
-        trainer.logger.log_hyperparams(hyperparameters(cfg), best, step)
-        trainer.logger.finalize("success")
+def validate_best(model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> dict[str, float]:
+    """Validation metrics of best.ckpt, whose weights the model then has. Loggers, which know them, are told nothing."""
+    loggers, trainer.loggers = trainer.loggers, []
+    best = trainer.checkpoint_callback.best_model_path
+    trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
+    trainer.loggers = loggers
+    return {name: float(trainer.callback_metrics[name]) for name in ("val/acc", "val/loss")}
+
+
+def conclude(
+    cfg: DictConfig,
+    model: ImageClassifier,
+    datamodule: CIFAR10DataModule,
+    trainer: pl.Trainer,
+    metrics: dict[str, float],
+    seconds: float | None,
+) -> None:
+    """Log settings and result, write `run.json`, say what came out and what to do next.
+
+    metrics: of best.ckpt on validation. seconds: of training with its validations.
+    """
+    best = {f"best/{name}": value for name, value in metrics.items()}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab; a run that goes on takes this step back
+            logger.log_hyperparams(hyperparameters(cfg), best, trainer.global_step + 1)
+        else:
+            logger.log_hyperparams(hyperparameters(cfg))
+            logger.log_metrics(best, trainer.global_step + 1)
+        logger.finalize("success")
+    run = RunFolder(cfg.output_dir)
     if trainer.is_global_zero:
-        write_summary(Path(cfg.output_dir), datamodule, trainer, metrics, seconds)
-    folder = os.path.relpath(cfg.output_dir)
+        run.write_summary(metrics | {"seconds": seconds} | summarise(cfg, model, datamodule, trainer))
     log.info(
         "done\n"
         f"  data                  {datamodule.source.name}\n"
         f"  validation accuracy   {metrics['val/acc']:.4f}\n"
         f"  validation loss       {metrics['val/loss']:.4f}\n"
-        f"  run                   {folder}\n"
-        f"  test it               python evaluate.py run={folder}\n"
+        f"  run                   {run}\n"
+        f"  test it               {run.evaluate_command}\n"
         f"  curves                tensorboard --logdir outputs"
     )
 
 
-def write_summary(
-    folder: Path,
-    datamodule: CIFAR10DataModule,
-    trainer: pl.Trainer,
-    metrics: dict[str, float],
-    seconds: float | None,
-    cost: dict,
-) -> None:
-    """Write `run.json`: that the run has finished, what it cost and on what; comparisons read it.
-
-    seconds: of training with its validations.
-    """
-    summary = {
-        **metrics,
+def summarise(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> dict:
+    """What a run was trained on, with what, and what it cost; comparisons read it."""
+    train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
+    rows = RunFolder(cfg.output_dir).read_metrics()
+    return {
         "data": datamodule.source.name,
         "synthetic": datamodule.source.synthetic,
-        "train_images": len(datamodule.indices["train"]),
-        "val_images": len(datamodule.indices["val"]),
-        "epochs": trainer.fit_loop.epoch_progress.current.processed,
-        "seconds": seconds,
-        "cost": cost,
+        "train_images": train,
+        "val_images": val,
+        "epochs": len(rows) or trainer.fit_loop.epoch_progress.current.processed,
+        "cost": training_cost(model, trainer.callbacks, rows, train, val),
         "hardware": hardware(trainer),
         "precision": str(trainer.precision),
         "commit": commit(),
         "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
+        "watchers": watchers(cfg),
     }
-    with whole_file(folder / SUMMARY, "w") as file:
-        file.write(json.dumps(summary, indent=2) + "\n")
+
+
+def watchers(cfg: DictConfig) -> list[str]:
+    """The keys of callbacks whose class says `changes_training = False`."""
+    nodes = {key: node for key, node in cfg.callbacks.items() if node is not None}
+    return [key for key, node in nodes.items() if getattr(get_class(node._target_), "changes_training", True) is False]
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, object]:
     """The settings that a result can depend on, by dotted key, without those that are null."""
-    groups = {"model": cfg.model, "data": cfg.data, "two_phase": cfg.callbacks.get("two_phase") or {}}
-    trainer = {key: cfg.trainer[key] for key in ("max_epochs", "precision")}
-    settings = OmegaConf.to_container(OmegaConf.create({"seed": cfg.seed, **groups, "trainer": trainer}), resolve=True)
-    flat = {"name": cfg.name, "seed": settings.pop("seed")}
-    for group, values in settings.items():
-        for key, value in values.items():
-            if value is not None and key not in ("_target_", "root", "seed", "eval_batch_size"):
-                flat[f"{group}.{key}"] = value if isinstance(value, int | float) else str(value)
-    return flat
+    settings = {"name": cfg.name, "seed": cfg.seed} | recipe(cfg, watchers(cfg), resolve=True)
+    return {
+        key: value if isinstance(value, int | float) else str(value)
+        for key, value in settings.items()
+        if not key.endswith("_target_")
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from cifar10.files import whole_file
+from cifar10.files import atomic_write
 from cifar10.report.figures.style import DOUBLE, GREY, INK, STYLE
 
 FORMATS = (".png", ".pdf")
@@ -17,7 +17,7 @@ VECTOR_DPI = 300  # of the rasters inside a PDF or an SVG
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a PNG or a PDF, by the suffix, whole or not at all; its folder must exist.
+    """Write a PNG or a PDF, by the suffix, atomically; its folder must exist.
 
     A PNG has 200 dots an inch, 150 if it is wider than two columns of a paper; a PDF holds its fonts as TrueType.
     """
@@ -28,7 +28,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         options = {"format": "png", "dpi": 200 if figure.get_figwidth() <= DOUBLE else 150}
     else:
         options = {"format": "pdf", "dpi": VECTOR_DPI, "metadata": {"CreationDate": None}}
-    with whole_file(path) as file, rc_context(STYLE | {"pdf.fonttype": 42}):
+    with atomic_write(path) as file, rc_context(STYLE | {"pdf.fonttype": 42}):
         figure.savefig(file, **options)
 
 

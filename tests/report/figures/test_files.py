@@ -1,4 +1,4 @@
-"""How figures leave: PNG, PDF and SVG, whole or not at all."""
+"""How figures leave: PNG, PDF and SVG, written atomically."""
 
 import re
 import subprocess

@@ -1,0 +1,101 @@
+"""A folder belongs to one process at a time: it is taken before Hydra writes anything into it."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
+
+from cifar10.commandline.error_messages import fail
+from cifar10.errors import UserError
+from cifar10.files import locked, remove_leftovers
+from cifar10.processes import is_worker
+from cifar10.run_folder import RunFolder, quoted
+from cifar10.sweeps.summary import SweepNotes
+from cifar10.untrusted import key_of
+
+
+class ClaimFolder(Callback):
+    """Called by Hydra before it makes the folder of a run or of a sweep, which may still be another one.
+
+    The folder is locked until the command ends. One that was not named on the command line and exists already, as of
+    two runs that began in the same second, is replaced by a new one.
+    """
+
+    held = contextlib.ExitStack()  # of this process
+
+    def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
+        claim(config, "hydra.run.dir", resumed=bool(config.get("resume")))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
+        claim(config, "hydra.sweep.dir", resumed=SweepNotes.resumed)
+
+
+@contextlib.contextmanager
+def claims_released() -> Iterator[None]:
+    """Give up, at the end, every folder that was claimed within; those made for it that are empty go again."""
+    try:
+        yield
+    finally:
+        ClaimFolder.held.close()
+
+
+def claim(config: DictConfig, key: str, resumed: bool) -> None:
+    """Make and lock the folder of a setting; ends the program in a line where another process has it.
+
+    A run's folder that holds a run already is refused as well, unless it is resumed.
+    """
+    if is_worker:  # of a run whose first process has its folder
+        return
+    named = resumed or any(key_of(override) == key for override in config.hydra.overrides.hydra)
+    try:
+        HydraConfig.instance().set_config(config)  # for ${hydra:...}; Hydra does it a little later
+        folder = Path(str(OmegaConf.select(config, key)))
+        folder = make(folder) if named else make_another(folder)
+        busy = f"{RunFolder(folder)}: another process is training in this folder; wait for it, or stop it first"
+        ClaimFolder.held.enter_context(locked(RunFolder(folder).lock, busy))
+        if key == "hydra.run.dir":
+            if named and not resumed and RunFolder(folder).begun:
+                way = f"go on with it ({RunFolder(folder).resume_command}), or name a new folder"
+                raise UserError(f"hydra.run.dir={folder}: holds a run already; {way}")
+            remove_leftovers(folder)
+        elif not resumed:
+            for lock in folder.glob("*/**/.lock"):  # of a single job that somebody resumes
+                with locked(lock, busy):
+                    pass
+    except UserError as error:  # Hydra would take an exception of a callback for a warning
+        fail(error)
+    except (OSError, OmegaConfBaseException):
+        return  # Hydra meets it as well, and reports it
+    if not named:
+        with flag_override(config.hydra, ["readonly", "struct"], False):
+            OmegaConf.update(config, key, str(folder))
+            config.hydra.overrides.hydra.append(f"{key}={quoted(folder)}")  # from which a sweep's jobs are composed
+
+
+def make(folder: Path, exist_ok: bool = True) -> Path:
+    """Make a folder; what was made is removed again at the end of the command if it is empty."""
+    for place in reversed([folder, *folder.parents]):
+        with contextlib.suppress(FileExistsError):
+            place.mkdir()
+            ClaimFolder.held.callback(remove_if_empty, place.absolute())
+            continue
+        if place == folder and not exist_ok:
+            raise FileExistsError(folder)
+    return folder
+
+
+def make_another(folder: Path) -> Path:
+    """Make a folder that did not exist: the one of this name, or of this name with a number."""
+    for number in itertools.count(1):
+        with contextlib.suppress(FileExistsError):
+            return make(folder if number == 1 else folder.with_name(f"{folder.name}_{number}"), exist_ok=False)
+
+
+def remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
