@@ -38,6 +38,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
     `best_model_path`, `best_model_score`: as those of ModelCheckpoint.
     """
 
+    changes_training = False
+
     def __init__(
         self, dirpath: str, monitor: str = "val/loss", mode: str | None = None, every_n_steps: int | None = None
     ):

@@ -63,6 +63,8 @@ class Dashboard(pl.Callback):
     confusion_every: epochs between two confusion matrices; the last epoch has one too.
     """
 
+    changes_training = False
+
     def __init__(self, images: int = 32, confusion_every: int = 1):
         if images < 0:
             raise ValueError(f"images={images}: must not be negative; 0 shows none")

@@ -18,6 +18,8 @@ class NaNGuard(pl.Callback):
     same. Lightning's `detect_anomaly` looks into every operation of the backward pass, at several times the cost.
     """
 
+    changes_training = False
+
     def __init__(self, every_n_steps: int = 50):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps}: must be at least 1")

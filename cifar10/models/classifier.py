@@ -195,9 +195,8 @@ class ImageClassifier(pl.LightningModule):
     def on_train_start(self) -> None:
         steps = optimizer_steps(self.trainer)
         before = [group["lr"] for group in self.trainer.optimizers[0].param_groups]
-        if self.followed is None:
-            peak = dict.fromkeys(self.parameter_groups(), self.lr)
-            self.follow(Schedule(peak, 0, steps, self.schedule, self.warmup))
+        peak = dict.fromkeys(self.parameter_groups(), self.lr)
+        self.follow(self.followed or Schedule(peak, 0, steps, self.schedule, self.warmup))
         if self.steps_before not in (None, steps) and self.followed.depends_on_length:
             rates = ", ".join(f"{name} {rate:.3g}" for name, rate in self.followed.at(self.trainer.global_step).items())
             log.info(

@@ -29,6 +29,7 @@ for advice in (
     "smaller than the logging interval",
     "exists and is not empty",
     "LeafSpec",
+    "but have no logger configured",  # metrics are logged for whoever asks
     "sync_dist=True",  # what is logged has been summed over the processes
 ):
     warnings.filterwarnings("ignore", message=f".*{advice}.*")
@@ -50,7 +51,7 @@ REMARKS = (  # of Lightning's, in every run, on what the log says anyway or nobo
         "Loading `train_data",
     ),
     *("Initializing distributed", "-" * 20, "distributed_backend", "All distributed processes", "You are using a CUDA"),
-    *("Trainer already configured", "Ignoring `Trainer(max_time", "Seed set", "\N{BULLET} "),
+    *("Trainer already configured", "Ignoring `Trainer(max_time", "`weights_only` was not set", "Seed set", "\N{BULLET} "),
 )
 
 

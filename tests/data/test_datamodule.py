@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from cifar10.data.batches import Batches
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.sources.shapes import SHAPE_NAMES, TEST_FILE, TRAIN_FILES, write_cifar10_files
 from cifar10.data.split import split, stratified_order
-from cifar10.data.transforms import Augmentation, Preprocessing
+from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
+from cifar10.models.cnn import ScratchCNN
 
 FOLDER = "shapes/cifar-10-batches-py"
 PER_FILE = 50  # 250 training images, 25 a class, and 50 test images
@@ -55,6 +57,7 @@ def as_rank(datamodule, rank=0, world_size=1, epoch=0, model=None):
         global_rank=rank,
         world_size=world_size,
         current_epoch=epoch,
+        overfit_batches=0.0,
         lightning_module=model,
         precision_plugin=SimpleNamespace(convert_input=lambda batch: batch),
     )
@@ -213,7 +216,7 @@ def test_labels_stay_with_their_images(make):
     images, labels = datamodule.loaded["train"]
     label_of = {image.numpy().tobytes(): label for image, label in zip(images, labels.tolist(), strict=True)}
     for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
-        for batch_images, batch_labels, _ in loader:
+        for batch_images, batch_labels, *_ in loader:
             assert [label_of[image.numpy().tobytes()] for image in batch_images] == batch_labels.tolist()
 
 
@@ -246,24 +249,24 @@ def test_iterating_twice_in_one_epoch_gives_the_same_and_an_epoch_can_begin_anyw
 
 @pytest.mark.parametrize("world_size", [2, 3])
 @pytest.mark.parametrize("batch_size", [7, 12])
-def test_the_shares_of_several_processes_are_together_the_batch_of_one(world_size, batch_size):
+def test_the_shards_of_several_processes_are_together_the_batch_of_one(world_size, batch_size):
     whole = numbered(50, batch_size, seed=1, epoch=2)
     ranks = [numbered(50, batch_size, 1, 2, rank, world_size) for rank in range(world_size)]
-    for (_, labels, draws), *shares in zip(whole, *ranks, strict=True):
+    for (_, labels, draws), *shards in zip(whole, *ranks, strict=True):
         drawn = dict(zip(labels.tolist(), draws.tolist(), strict=True))
-        sizes = [len(share[1]) for share in shares]
+        sizes = [len(shard[1]) for shard in shards]
         assert sum(sizes) == len(labels) and max(sizes) - min(sizes) <= 2  # pairs that are mixed stay together
-        together = {n: d for _, ns, ds in shares for n, d in zip(ns.tolist(), ds.tolist(), strict=True)}
+        together = {n: d for _, ns, ds in shards for n, d in zip(ns.tolist(), ds.tolist(), strict=True)}
         assert together == drawn
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_the_trainer_says_which_share_is_loaded(make, world_size):
+def test_the_trainer_says_which_shard_is_loaded(make, world_size):
     for name in ("train_dataloader", "val_dataloader"):
         whole = list(getattr(as_rank(make()), name)())
         ranks = [list(getattr(as_rank(make(), rank, world_size), name)()) for rank in range(world_size)]
-        for (images, _, _), *shares in zip(whole, *ranks, strict=True):
-            together = [image.numpy().tobytes() for share in shares for image in share[0]]
+        for (images, *_), *shards in zip(whole, *ranks, strict=True):
+            together = [image.numpy().tobytes() for shard in shards for image in shard[0]]
             assert sorted(together) == sorted(image.numpy().tobytes() for image in images)
 
 
@@ -310,19 +313,21 @@ def test_image_size_sets_the_side_of_what_the_network_sees(make):
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
 @pytest.mark.parametrize("image_size", [None, 48])
 def test_the_preprocessing_is_that_of_the_model_that_is_trained_or_tested(root, stage, image_size):
-    wanted = {"image_size": 48, "mean": (0.5,) * 3, "std": (0.25,) * 3, "interpolation": "bilinear"}
+    wanted = Preprocessing(48, (0.5,) * 3, (0.25,) * 3, "bilinear")
     datamodule = CIFAR10DataModule(str(root), "shapes", image_size=image_size)
-    as_rank(datamodule, model=SimpleNamespace(preprocessing=wanted)).setup(stage)
+    model = ScratchCNN(list(datamodule.class_names))
+    model.preprocessing, model.trainer = wanted, as_rank(datamodule).trainer
+    model.trainer.datamodule = datamodule
+    model.setup(stage)
     images = torch.arange(2 * 3 * 32 * 32).view(2, 3, 32, 32).to(torch.uint8)
-    out, _ = datamodule.on_after_batch_transfer((images, torch.zeros(2).long(), None), 0)
-    assert torch.equal(out, Preprocessing(**wanted)(images))
+    out, _ = datamodule.on_after_batch_transfer((images, torch.zeros(2).long()), 0)
+    assert torch.equal(out, wanted(images))
 
 
 def test_an_image_size_that_the_model_is_not_made_for_is_refused_in_one_line(root):
     datamodule = CIFAR10DataModule(str(root), "shapes", image_size=40)
-    model = SimpleNamespace(preprocessing={"image_size": 48})
-    with pytest.raises(UserError, match=r"^data\.image_size=40: .*\b48\b") as caught:
-        as_rank(datamodule, model=model).setup("fit")
+    with pytest.raises(ValueError, match=r"^image_size=40: .*\b48\b") as caught:
+        datamodule.use_preprocessing(Preprocessing(48))
     assert one_line(caught)
 
 
@@ -405,7 +410,7 @@ def test_test_and_predict_keep_the_order_of_the_source(make):
         batches = list(loader)
         assert torch.equal(torch.cat([batch[0] for batch in batches]), images)
         assert torch.equal(torch.cat([batch[1] for batch in batches]), labels)
-        assert all(batch[2] is None for batch in batches)
+        assert all(len(batch) == 2 for batch in batches)
 
 
 def test_class_names_are_those_of_the_source(make):
@@ -416,7 +421,7 @@ def test_class_names_are_those_of_the_source(make):
 
 
 def test_an_unknown_source_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"^data.source=mnist: .*cifar10.*shapes.*folder") as caught:
+    with pytest.raises(ValueError, match=r"^source=mnist: .*cifar10.*shapes.*folder") as caught:
         CIFAR10DataModule(source="mnist")
     assert one_line(caught)
 
@@ -439,14 +444,14 @@ def test_an_unknown_source_is_refused_with_the_known_ones():
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line(key, value):
-    with pytest.raises(UserError, match=f"^data.{key}={value}: ") as caught:
+    with pytest.raises(ValueError, match=f"^{key}={value}: ") as caught:
         CIFAR10DataModule(source="shapes", **{key: value})
     assert one_line(caught)
 
 
 @pytest.mark.parametrize("padding", [32, 100])
 def test_padding_as_wide_as_the_image_is_refused_before_training(make, padding):
-    with pytest.raises(UserError, match=f"^data.crop_padding={padding}: ") as caught:
+    with pytest.raises(ValueError, match=f"^crop_padding={padding}: ") as caught:
         make(crop_padding=padding)
     assert one_line(caught)
     make(crop_padding=31)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
@@ -30,7 +31,7 @@ def test_learning_a_single_layer_costs_its_weights_gradient_beside_the_forward_p
 def test_the_cnn_is_counted_as_by_hand():
     convolutions = [(30, 3, 32), (13, 32, 64), (4, 64, 128)]  # side of the output, channels in, channels out
     by_hand = sum(2 * side**2 * 9 * into * out for side, into, out in convolutions) + 2 * (512 * 128 + 128 * 10)
-    cost = training_cost(ScratchCNN(CLASSES), None, [{"epoch": 0, "seconds": 1.0}], train_images=100, val_images=0)
+    cost = training_cost(ScratchCNN(CLASSES), [], [{"epoch": 0, "seconds": 1.0}], train_images=100, val_images=0)
     assert cost["forward_flops"] == by_hand and cost["parameters"] == 160_202 and cost["bytes"] == 4 * 160_202
     first = 2 * 30**2 * 9 * 3 * 32  # needs no gradient of its input
     assert cost["train_flops"] == 100 * (3 * by_hand - first)
@@ -39,7 +40,7 @@ def test_the_cnn_is_counted_as_by_hand():
 
 def test_each_phase_has_its_epochs_seconds_and_learning_parameters():
     model = backbone()
-    cost = training_cost(model, TwoPhaseFineTuning(head_epochs=2), ROWS, train_images=100, val_images=10)
+    cost = training_cost(model, [TwoPhaseFineTuning(head_epochs=2)], ROWS, train_images=100, val_images=10)
     one, two = cost["phases"]
     assert (one["epochs"], two["epochs"]) == (2, 3) and (one["seconds"], two["seconds"]) == (4.0, 6.0)
     head = sum(parameter.numel() for parameter in model.head.parameters())
@@ -50,7 +51,7 @@ def test_each_phase_has_its_epochs_seconds_and_learning_parameters():
 
 def test_a_cached_trunk_counts_once_for_each_view():
     costs = {
-        views: training_cost(backbone(), TwoPhaseFineTuning(head_epochs=2, cache_views=views), ROWS, 100, 10)
+        views: training_cost(backbone(), [TwoPhaseFineTuning(head_epochs=2), FeatureCaching(views)], ROWS, 100, 10)
         for views in (0, 1, 2)
     }
     heads = 2 * backbone().head[1].weight.numel()
@@ -62,6 +63,6 @@ def test_a_cached_trunk_counts_once_for_each_view():
 def test_counting_leaves_the_model_as_it_was(views):
     model = backbone()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    training_cost(model, TwoPhaseFineTuning(cache_views=views), ROWS, 10, 10)
+    training_cost(model, [TwoPhaseFineTuning(), FeatureCaching(views)], ROWS, 10, 10)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
