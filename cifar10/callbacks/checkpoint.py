@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import StochasticWeightAveraging, Timer
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
+from cifar10.errors import UserError
 from cifar10.files import atomic_write
 from cifar10.run_folder import RunFolder
 from cifar10.signals import Interrupted, signals
@@ -90,8 +91,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
-            raise ValueError(
-                "StochasticWeightAveraging: its averaged weights would be in no checkpoint; use EMAWeightAveraging"
+            raise UserError(
+                "callbacks: StochasticWeightAveraging's averaged weights would be in no checkpoint; use EMAWeightAveraging"
             )
         if stage == "fit":
             self.best_model_path = str(self.best if self.best.is_file() else self.last)

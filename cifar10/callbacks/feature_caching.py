@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning, set_mode
 from cifar10.data.feature_cache import FeatureCache, Features, fill
+from cifar10.errors import UserError
 from cifar10.machine import size
 from cifar10.progress import Progress
 
@@ -26,7 +27,7 @@ class FeatureCaching(pl.Callback):
 
     The data module serves the features, and the model begins behind the frozen part. Both phases start from the
     features in front of the first block that phase 2 unfreezes, so that no frozen layer is computed twice. A resumed
-    run computes them again. Raises ValueError for augmentation that draws anew every epoch, or without two phases.
+    run computes them again. Raises UserError for augmentation that draws anew every epoch, or without two phases.
     """
 
     def __init__(self, views: int = 2):
@@ -46,11 +47,13 @@ class FeatureCaching(pl.Callback):
             return
         self._forget()
         if trainer.datamodule is None:
-            raise ValueError("views: needs a data module that can serve features; set it to 0")
+            raise UserError("callbacks.feature_caching.views: needs a data module that serves features; set it to 0")
         trainer.datamodule.check_views(self.views)
         phases = [callback for callback in trainer.callbacks if isinstance(callback, TwoPhaseFineTuning)]
         if not phases:
-            raise ValueError("views: nothing is frozen without callbacks.two_phase; set it to 0")
+            raise UserError(
+                "callbacks.feature_caching.views: nothing is frozen without callbacks.two_phase; set it to 0"
+            )
         self.two_phase = phases[0]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

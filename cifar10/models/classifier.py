@@ -198,10 +198,10 @@ class ImageClassifier(pl.LightningModule):
         peak = dict.fromkeys(self.parameter_groups(), self.lr)
         self.follow(self.followed or Schedule(peak, 0, steps, self.schedule, self.warmup))
         if self.steps_before not in (None, steps) and self.followed.depends_on_length:
-            rates = ", ".join(f"{name} {rate:.3g}" for name, rate in self.followed.at(self.trainer.global_step).items())
+            after = max(self.followed.at(self.trainer.global_step).values())
             log.info(
-                f"the schedule now covers {steps} steps instead of {self.steps_before}: the learning rate goes on at"
-                f" {rates}, where it was at most {max(before):.3g}"
+                f"the schedule now covers {steps} steps instead of {self.steps_before}: the learning rate goes from"
+                f" {max(before):.3g} to {after:.3g}"
             )
         self.steps_before = None
 

@@ -33,38 +33,30 @@ for advice in (
     "sync_dist=True",  # what is logged has been summed over the processes
 ):
     warnings.filterwarnings("ignore", message=f".*{advice}.*")
-REMARKS = (  # of Lightning's, in every run, on what the log says anyway or nobody asked for
+REMARKS = (  # in every run, on what the log says anyway or nobody asked for
     *(
         "GPU available",
         "TPU available",
         "HPU available",
-        "IPU available",
         "LOCAL_RANK",
-        "Using ",
         "\N{ELECTRIC LIGHT BULB}",
-    ),
-    *(
-        "Restoring states",
-        "Restored all states",
-        "Loaded model weights",
         "`Trainer.fit` stopped",
-        "Loading `train_data",
     ),
-    *("Initializing distributed", "-" * 20, "distributed_backend", "All distributed processes", "You are using a CUDA"),
-    *("Trainer already configured", "Ignoring `Trainer(max_time", "`weights_only` was not set", "Seed set", "\N{BULLET} "),
+    *("Loading `train_dataloader`", "Trainer already configured", "Ignoring `Trainer(max_time", "You are using a CUDA"),
+    *("Restoring states", "Restored all states", "Loaded model weights", "Using "),
 )
 
 
 def is_wanted(record: logging.LogRecord) -> bool:
-    """Whether a line of Lightning's says what a user has asked for: a summary, a profile, why training ended."""
+    """Whether Lightning says what a user has asked for: a summary, a profile, why training ended."""
     return record.levelno > logging.INFO or not record.getMessage().strip().startswith(REMARKS)
 
 
 for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
-    logging.getLogger(library).setLevel(logging.INFO)
-    for module in ("", ".utilities.rank_zero", ".utilities.distributed"):
-        logging.getLogger(library + module).addFilter(is_wanted)
-
+    logging.getLogger(library).setLevel(logging.WARNING)
+for module in ("utilities.rank_zero", "callbacks", "profilers", "tuner"):
+    logging.getLogger(f"pytorch_lightning.{module}").setLevel(logging.INFO)
+logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_wanted)
 
 COMPILE = (False, True, "auto", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the trainer's section, but not for Lightning
