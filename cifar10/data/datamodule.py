@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cifar10.data.batches import Batches
 from cifar10.data.feature_cache import FeatureCache, Features, fill
-from cifar10.data.sources import SOURCES
+from cifar10.data.sources import find_source
 from cifar10.data.split import split
 from cifar10.data.transforms import Augmentation, Preprocessing
 from cifar10.errors import UserError
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class CIFAR10DataModule(pl.LightningDataModule):
     """Training, validation and test batches of a source, CIFAR-10 unless told otherwise.
 
-    root: the source's folder. source: a name in `SOURCES`.
+    root: the source's folder. source: a module of `cifar10.data.sources`.
     batch_size: images per optimizer step, over all devices. eval_batch_size: the same for validation and test.
     image_size: side in pixels of what the network sees; None leaves it to the trainer's model, which must agree.
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
@@ -57,21 +57,17 @@ class CIFAR10DataModule(pl.LightningDataModule):
         cutmix_alpha: float = 0.0,
     ):
         super().__init__()
-        if source not in SOURCES:
-            raise UserError(f"data.source={source}: no such source; there are: {', '.join(SOURCES)}")
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise UserError(f"data.{name}={value}: at least one image a batch")
-        for name, value in (("crop_padding", crop_padding), ("cutout", cutout), ("mixup_alpha", mixup_alpha),
-                            ("cutmix_alpha", cutmix_alpha), ("seed", seed), ("split_seed", split_seed)):  # fmt: skip
-            most = {"split_seed": 2**32 - 1, "mixup_alpha": 10**6, "cutmix_alpha": 10**6}.get(name, math.inf)
+        for name, value, most in (("seed", seed, math.inf), ("split_seed", split_seed, 2**32 - 1)):
             if not 0 <= value <= most or value == math.inf:
                 raise UserError(
                     f"data.{name}={value}: must be a number from 0 {'up' if most == math.inf else f'to {most}'}"
                 )
         if image_size is not None and image_size < 1:
             raise UserError(f"data.image_size={image_size}: at least one pixel")
-        self.source = SOURCES[source](Path(root).expanduser())
+        self.source = find_source(source)(root)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
         self.split_seed, self.seed = split_seed, seed
@@ -114,7 +110,10 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
             if self.augmentation.cutout > min(images.shape[-2:]):
                 raise UserError(f"data.cutout={self.augmentation.cutout}: must not be above the image's side")
-            train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
+            try:
+                train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
+            except ValueError as error:
+                raise UserError(f"data.{error}") from error
             self.loaded["train"] = images, labels
             self.indices |= {"train": torch.from_numpy(train), "val": torch.from_numpy(val)}
         if stage in ("test", "predict") and "test" not in self.loaded:

@@ -23,9 +23,10 @@ import torchvision
 from PIL import Image
 
 from cifar10.data import sources
-from cifar10.data.sources import CIFAR10, Shapes
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
+from cifar10.data.sources.cifar10 import CIFAR10
 from cifar10.data.sources.folder import ImageFolder, read_image
-from cifar10.data.sources.shapes import META_FILE, TEST_FILE, TRAIN_FILES, write_cifar10_files
+from cifar10.data.sources.shapes import Shapes, write_cifar10_files
 from cifar10.errors import UserError
 from cifar10.evaluation import steps as reporting
 from cifar10.report.groups import Run
@@ -119,7 +120,8 @@ def test_an_official_file_that_is(official, damage, name):
 def test_training_on_official_files_of_which_one_is(command, official, tmp_path, damage):
     DAMAGES[damage](official / "data_batch_2")
     before = tree(tmp_path)
-    refused(command, "train.py", f"data.root={official.parent}", *ONCE, words=f"{official} is not whole: data_batch_2 ")
+    words = f"{official} is incomplete or damaged: data_batch_2 "
+    refused(command, "train.py", f"data.root={official.parent}", *ONCE, words=words)
     assert tree(tmp_path) == before
 
 
@@ -144,7 +146,7 @@ def test_in_place_of_the_batches_folder(official, kind):
     if kind == "a folder in a folder":
         kept.rename(official / BATCHES)
     before = tree(official.parent)
-    with pytest.raises(UserError, match=f"{official} is not whole") as caught:
+    with pytest.raises(UserError, match=f"{official} is incomplete or damaged") as caught:
         CIFAR10(official.parent).prepare()
     assert "\n" not in str(caught.value) and tree(official.parent) == before
 
@@ -275,7 +277,8 @@ def test_what_lies_in_the_root_is_not_trusted(served, tmp_path, caplog, size):
     root.mkdir()
     (root / THEIRS.filename).write_bytes(served.content[:size])
     CIFAR10(root).prepare()
-    assert "is not the whole archive" in caplog.text and len(CIFAR10(root).load("train")[0]) == 200
+    assert f"{THEIRS.filename} is incomplete or damaged: ignored" in caplog.text
+    assert len(CIFAR10(root).load("train")[0]) == 200
     assert {entry.name for entry in root.iterdir()} == {BATCHES, THEIRS.filename}
 
 
@@ -287,16 +290,16 @@ def prepare_in_a_process(root, *prepared):
         f"theirs.url, theirs.tgz_md5 = {THEIRS.url!r}, {THEIRS.tgz_md5!r}\n"
         f"theirs.train_list, theirs.test_list = {THEIRS.train_list!r}, {THEIRS.test_list!r}\n"
         f"theirs.meta = {THEIRS.meta!r}\n"
-        "from cifar10.data import sources\n"
-        "write = sources.shapes.write_cifar10_files\n"
+        "from cifar10.data.sources import find_source, shapes\n"
+        "write = shapes.write_cifar10_files\n"
         "def counted(folder):\n"
         "    print('drawn', flush=True)\n"
         "    write(folder, images_per_batch=2000)\n"
-        "sources.shapes.write_cifar10_files = counted\n"
+        "shapes.write_cifar10_files = counted\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         f"for name in {prepared!r}:\n"
-        f"    getattr(sources, name)({str(root)!r}).prepare()\n"
+        f"    find_source(name)({str(root)!r}).prepare()\n"
     )
     project = str(Path(__file__).parent.parent.parent)
     environment = os.environ | {"PYTHONPATH": project, "no_proxy": "127.0.0.1", "OMP_NUM_THREADS": "1"}
@@ -314,7 +317,7 @@ def go(process):
 
 def test_a_download_that_was_killed_is_not_trusted_and_its_traces_go(served, tmp_path):
     served.fault = "a kill in the middle"
-    process = prepare_in_a_process(tmp_path / "new", "CIFAR10")
+    process = prepare_in_a_process(tmp_path / "new", "cifar10")
     go(process)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "new").glob(f".unfinished-*/{THEIRS.filename}")) and time.monotonic() < deadline:
@@ -330,7 +333,7 @@ def test_a_download_that_was_killed_is_not_trusted_and_its_traces_go(served, tmp
 
 def test_two_processes_with_one_empty_root_make_its_folders_once(served, tmp_path, record_property):
     served.fault = "slow"
-    processes = [prepare_in_a_process(tmp_path / "new", "CIFAR10", "Shapes") for _ in range(2)]
+    processes = [prepare_in_a_process(tmp_path / "new", "cifar10", "shapes") for _ in range(2)]
     for process in processes:
         go(process)
     drawn = ""
@@ -493,40 +496,40 @@ def outsiders(pictures):
     """name -> (what is done to the folder, the words of the answer; None: nothing is wrong)."""
     train, test = pictures / "train", pictures / "test"
     return {
-        "an empty class": (lambda: [f.unlink() for f in (train / "cat").iterdir()], f"{train / 'cat'} holds no image"),
+        "an empty class": (lambda: [f.unlink() for f in (train / "cat").iterdir()], f"{train / 'cat'} has no images"),
         "a class of text files": (
             lambda: [f.rename(f.with_suffix(".txt")) for f in (train / "cat").iterdir()],
-            f"{train / 'cat'} holds no image",
+            f"{train / 'cat'} has no images",
         ),
         "a class of GIFs": (
             lambda: [f.rename(f.with_suffix(".gif")) for f in (train / "cat").iterdir()],
-            f"{train / 'cat'} holds no image",
+            f"{train / 'cat'} has no images",
         ),
-        "a class missing in test": (lambda: shutil.rmtree(test / "cat"), "unlike: cat"),
-        "a class more in test": (lambda: save(test / "bird" / "0.png"), "unlike: bird"),
-        "an empty class in test": (lambda: [f.unlink() for f in (test / "dog").iterdir()], f"{test / 'dog'} holds no"),
+        "a class missing in test": (lambda: shutil.rmtree(test / "cat"), "not in both: cat"),
+        "a class more in test": (lambda: save(test / "bird" / "0.png"), "not in both: bird"),
+        "an empty class in test": (lambda: [f.unlink() for f in (test / "dog").iterdir()], f"{test / 'dog'} has no"),
         "a file in a class's place": (
             lambda: (shutil.rmtree(train / "cat"), (train / "cat").write_text("x")),
-            "unlike: cat",
+            "not in both: cat",
         ),
         "a dangling link in a class's place": (
             lambda: (shutil.rmtree(train / "cat"), (train / "cat").symlink_to("nowhere")),
-            "unlike: cat",
+            "not in both: cat",
         ),
         "one class": (lambda: [shutil.rmtree(split / "cat") for split in (train, test)], "one class only"),
         "no class": (
             lambda: [shutil.rmtree(train / name) for name in ("cat", "dog")],
-            f"{train} holds no class folder",
+            f"{train} has no class folders",
         ),
         "no train folder": (lambda: train.rename(pictures / "elsewhere"), f"cannot read {train} (No such file"),
         "a file in place of train": (lambda: (shutil.rmtree(train), train.write_text("x")), "Not a directory"),
         "a class name of two lines": (
             lambda: [(split / "cat").rename(split / "c\nat") for split in (train, test)],
-            "a class folder 'c\\nat' that cannot be printed",
+            "whose name cannot be printed, 'c\\nat'",
         ),
         "a class name that is no text": (
             lambda: [os.rename(os.fsencode(split / "cat"), os.fsencode(split) + b"/c\xff") for split in (train, test)],
-            "that cannot be printed",
+            "whose name cannot be printed",
         ),
         "class names of other scripts": (
             lambda: [(split / "cat").rename(split / "кошка 猫 ñ $x^2$ 😀") for split in (train, test)],

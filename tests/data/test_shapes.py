@@ -7,8 +7,8 @@ import pytest
 import torchvision
 from sklearn.linear_model import LogisticRegression
 
-from cifar10.data.sources import Shapes
-from cifar10.data.sources.shapes import META_FILE, SHAPE_NAMES, TEST_FILE, TRAIN_FILES, draw_shapes, write_cifar10_files
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
+from cifar10.data.sources.shapes import SHAPE_NAMES, Shapes, draw_shapes, write_cifar10_files
 from cifar10.errors import UserError
 
 
@@ -99,7 +99,7 @@ def test_prepare_adds_only_what_is_absent(tmp_path, monkeypatch):
     assert gone.read_bytes() == drawn and kept.stat().st_mtime_ns == before
 
 
-def test_a_root_that_cannot_be_written_is_told_in_one_line_and_left_as_it_was(tmp_path):
+def test_a_root_that_cannot_be_written_is_reported_in_one_line_and_left_as_it_was(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*data\.root=FOLDER") as caught:
         Shapes(tmp_path / "file").prepare()

@@ -1,5 +1,7 @@
 """Whole-batch transforms against references that take one image and one pixel at a time."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -272,6 +274,23 @@ def test_downsampling_antialiases_so_that_no_pixel_goes_unseen(mode):
 
 
 # augmentation as a whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crop_padding", -1),
+        ("cutout", -8),
+        ("mixup_alpha", -0.2),
+        ("mixup_alpha", float("nan")),
+        ("cutmix_alpha", -1.0),
+        ("cutmix_alpha", 2e6),
+        ("cutmix_alpha", float("inf")),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name}={re.escape(str(value))}: must be "):
+        Augmentation(**{name: value})
 
 
 def test_draws_are_a_function_of_their_generator_alone():

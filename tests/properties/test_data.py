@@ -8,8 +8,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cifar10.data.batch_files import TRAIN_FILES, dump_batch, load_batches
 from cifar10.data.datamodule import Batches, split
-from cifar10.data.sources.batch_files import TRAIN_FILES, dump_batch, load_batches
 from cifar10.data.transforms import Augmentation, Preprocessing, crop_and_flip
 from cifar10.errors import UserError
 
@@ -157,11 +157,11 @@ def test_a_split_is_disjoint_and_of_the_size_asked_for_or_refused_in_one_line(la
     wanted = [round(s * n) if isinstance(s, float) else s for s, n in ((val_size, total), (train_size, None)) if n]
     try:
         train, val = split(labels, train_size, val_size, seed)
-    except UserError as error:
-        assert str(error).startswith(("data.val_size=", "data.train_size=")) and "\n" not in str(error)
+    except ValueError as error:
+        assert str(error).startswith(("val_size=", "train_size=")) and "\n" not in str(error)
         left = total - wanted[0]
         train = round(train_size * left) if isinstance(train_size, float) else train_size
-        assert not 1 <= wanted[0] < total or not (train is None or 1 <= train <= left), "it could be had"
+        assert not 1 <= wanted[0] < total or not (train is None or 1 <= train <= left), "the images allow it"
         return
     assert len(val) == wanted[0] and len(set(val) | set(train)) == len(val) + len(train)
     assert set(val) | set(train) <= set(range(total))
