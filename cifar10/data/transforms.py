@@ -4,7 +4,6 @@ Every image has its own random numbers, which the random transforms take as an a
 give the same result on any device, in any batch and on any number of processes.
 """
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -78,14 +77,15 @@ class Augmentation:
     cutmix_alpha: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = {"crop_padding": math.inf, "cutout": math.inf, "mixup_alpha": 1e6, "cutmix_alpha": 1e6}
-        for name, most in limits.items():
-            if not 0 <= (value := getattr(self, name)) <= most:
-                allowed = "0 or more" if most == math.inf else f"between 0 and {most:,.0f}"
-                raise ValueError(f"{name}={value}: must be {allowed}")
+        for name in ("crop_padding", "cutout"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name}={value}: must be 0 or more pixels")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if not 0 <= (value := getattr(self, name)) <= 1e6:  # so that NaN is refused too
+                raise ValueError(f"{name}={value}: must be between 0 and 1,000,000")
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Random numbers for `count` images: float32 (count, 10), in the columns where `apply` expects them."""
+        """Random numbers for `count` images: float32 (count, 10), in the columns that `apply` reads."""
         draws = np.ones((count, 10), dtype=np.float32)
         draws[:, :8] = rng.random((count, 8), dtype=np.float32)
         for column, alpha in ((8, self.mixup_alpha), (9, self.cutmix_alpha)):

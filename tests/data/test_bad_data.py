@@ -1,4 +1,4 @@
-"""Data that is damaged, half there or being made by two at once: a line that names the file, nothing left half done."""
+"""Data that is damaged, incomplete or prepared twice at once: one line names the file, and nothing is left half done."""
 
 import functools
 import hashlib
@@ -202,7 +202,7 @@ def test_official_files_that_may_not_be_read(official):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`; `fault` says how badly. Counts what is asked for."""
+    """Serves `content`; `fault` says how badly. Counts the requests."""
 
     content, fault, asked = b"", "", 0
     release: threading.Event
@@ -228,7 +228,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         if self.fault == "another archive":
             return self.wfile.write(b"\1" * whole)
         if self.fault == "slow":
-            time.sleep(1)  # the other process comes meanwhile
+            time.sleep(1)  # for the other process to arrive meanwhile
         self.wfile.write(self.content)
         return None
 
@@ -248,7 +248,7 @@ def served(official, tmp_path, monkeypatch):
     handler = type("Handler", (Server,), {"content": archive.read_bytes(), "release": threading.Event()})
     archive.unlink()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.handle_error = lambda *arguments: None  # who asks may hang up
+        server.handle_error = lambda *arguments: None  # clients may hang up
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(THEIRS, "url", f"http://127.0.0.1:{server.server_port}/{THEIRS.filename}")
         yield handler
@@ -272,7 +272,7 @@ def test_a_download_that_brings(command, served, tmp_path, fault):
 
 
 @pytest.mark.parametrize("size", [0, 1000, -1], ids=["an empty archive", "half an archive", "an archive but a byte"])
-def test_what_lies_in_the_root_is_not_trusted(served, tmp_path, caplog, size):
+def test_a_damaged_archive_in_the_root_is_not_trusted(served, tmp_path, caplog, size):
     root = tmp_path / "new"
     root.mkdir()
     (root / THEIRS.filename).write_bytes(served.content[:size])
@@ -315,7 +315,7 @@ def go(process):
     process.stdin.flush()
 
 
-def test_a_download_that_was_killed_is_not_trusted_and_its_traces_go(served, tmp_path):
+def test_a_download_that_was_killed_is_not_trusted_and_its_leftovers_are_removed(served, tmp_path):
     served.fault = "a kill in the middle"
     process = prepare_in_a_process(tmp_path / "new", "cifar10")
     go(process)
@@ -331,7 +331,7 @@ def test_a_download_that_was_killed_is_not_trusted_and_its_traces_go(served, tmp
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == [BATCHES]
 
 
-def test_two_processes_with_one_empty_root_make_its_folders_once(served, tmp_path, record_property):
+def test_two_processes_sharing_an_empty_root_create_its_folders_once(served, tmp_path, record_property):
     served.fault = "slow"
     processes = [prepare_in_a_process(tmp_path / "new", "cifar10", "shapes") for _ in range(2)]
     for process in processes:
@@ -351,7 +351,7 @@ def test_two_processes_with_one_empty_root_make_its_folders_once(served, tmp_pat
     record_property("tried", "two processes that draw at once")
 
 
-def test_a_whole_root_is_not_locked(official, shapes_root, monkeypatch):
+def test_an_intact_root_is_not_locked(official, shapes_root, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("locked")
 
@@ -383,7 +383,7 @@ def chunk(kind, content):
 
 
 def bomb(side):
-    """A PNG of a few bytes that says it has side x side pixels."""
+    """A PNG of a few bytes that claims to have side x side pixels."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -493,7 +493,7 @@ def test_an_odd_picture_that_is(tmp_path, make):
 
 
 def outsiders(pictures):
-    """name -> (what is done to the folder, the words of the answer; None: nothing is wrong)."""
+    """name -> (a change to the folder, words of the message or None if nothing is wrong)."""
     train, test = pictures / "train", pictures / "test"
     return {
         "an empty class": (lambda: [f.unlink() for f in (train / "cat").iterdir()], f"{train / 'cat'} has no images"),
@@ -574,7 +574,7 @@ def test_a_folder_that_may_not_be_entered(pictures, monkeypatch):
         ImageFolder(pictures).prepare()
 
 
-# --- labels of one's own
+# --- the user's own labels
 
 
 def wrong_labels():
@@ -596,7 +596,7 @@ def wrong_labels():
     }
 
 
-def test_labels_of_ones_own_that_do_not_fit(trained, tmp_path, record_property):
+def test_the_users_labels_that_do_not_fit(trained, tmp_path, record_property):
     nothing = np.zeros((40, 10), np.float32)
     run = Run("cnn", 0, str(trained), {}, list("abcdefghij"), nothing, np.arange(40) % 10, nothing, np.arange(40) % 10)
     file = tmp_path / "labels.npy"

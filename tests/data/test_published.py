@@ -1,4 +1,4 @@
-"""Readers of CIFAR-10-C's and CIFAR-10.1's files on small ones of the same form, and on damaged ones."""
+"""The readers of CIFAR-10-C and CIFAR-10.1 on small files of the same format, and on damaged ones."""
 
 import re
 
@@ -49,7 +49,7 @@ def test_a_severity_is_its_fifth_of_the_file(cifar10c, severity):
     assert labels.tolist() == [9, 0, 3, 3]
 
 
-def test_what_was_read_is_a_copy_that_may_be_written(cifar10c):
+def test_what_was_read_is_a_copy_that_may_be_written_to(cifar10c):
     images, labels = load_cifar10c(cifar10c, "fog", 1)
     images.zero_()
     labels.zero_()
@@ -138,7 +138,7 @@ def test_a_damaged_file_is_named(name, files, damage, request, tmp_path):
     lambda images: images[:0],
 ], ids=["float", "channels first", "grey", "small", "none"])  # fmt: skip
 @pytest.mark.promise("bad inputs")
-def test_images_of_another_form_are_refused(name, change, request):
+def test_images_of_another_shape_or_type_are_refused(name, change, request):
     root, file = request.getfixturevalue(name), IMAGE_FILES[name]
     np.save(root / file, np.ascontiguousarray(change(np.load(root / file))))
     assert_refused(name, root, file)
@@ -161,7 +161,7 @@ def test_labels_that_are_not_classes_are_refused(name, change, request):
 
 @both
 @pytest.mark.promise("bad inputs")
-def test_a_count_of_labels_that_is_not_that_of_the_images_is_refused(name, request):
+def test_fewer_labels_than_images_are_refused(name, request):
     root = request.getfixturevalue(name)
     labels = np.load(root / LABEL_FILES[name])
     np.save(root / LABEL_FILES[name], labels[:-1])
@@ -174,7 +174,7 @@ def test_images_that_are_not_five_equal_parts_are_refused(cifar10c):
     assert_refused("cifar10c", cifar10c, "fog.npy", "19 images cannot be divided into 5")
 
 
-def test_only_the_asked_severity_is_read(cifar10c, monkeypatch):
+def test_only_the_requested_severity_is_read(cifar10c, monkeypatch):
     read = []
     copy = np.array
     monkeypatch.setattr(np, "array", lambda part: read.append(len(part)) or copy(part))

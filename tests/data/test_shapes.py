@@ -24,7 +24,7 @@ def test_the_same_seed_draws_the_same_bits():
 def test_the_drawing_is_the_one_published_figures_were_measured_on():
     images, labels = draw_shapes(20, seed=1)
     assert labels.tolist() == [3, 6, 6, 0, 2, 4, 4, 7, 7, 1, 3, 0, 9, 8, 9, 5, 8, 2, 1, 5]
-    # A sum, for the last bit of a sine may differ between processors.
+    # A sum, because the last bit of a sine may differ between processors.
     assert images.astype(int).sum(axis=(1, 2, 3))[:4] == pytest.approx([272834, 196372, 483098, 283694], abs=20)
 
 

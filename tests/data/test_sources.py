@@ -1,4 +1,4 @@
-"""CIFAR-10 and image folders: what is read is what was meant, and what is wrong is named and left alone."""
+"""CIFAR-10 and image folders are read correctly; what is wrong with them is named and left alone."""
 
 import functools
 import hashlib
@@ -87,7 +87,7 @@ def served(official, tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_whole_files_are_read_in_order_and_left_alone(official):
+def test_intact_files_are_read_in_order_and_left_alone(official):
     before = tree(official)
     source = CIFAR10(str(official))
     source.prepare()
@@ -138,7 +138,7 @@ def test_a_file_that_may_not_be_read_is_named(official, monkeypatch):
 
 
 @pytest.mark.promise("bad inputs")
-def test_the_batches_folder_given_as_root_is_put_right_without_a_download(official):
+def test_the_batches_folder_given_as_root_is_answered_with_its_parent_and_not_downloaded(official):
     with pytest.raises(UserError, match=f"set data.root={official}, its parent$"):
         CIFAR10(official / BATCHES).prepare()
 
@@ -155,7 +155,7 @@ def test_a_download_ends_in_verified_files_and_nothing_else(served, official, tm
 
 
 @pytest.mark.promise("bad inputs")
-def test_an_archive_fetched_by_hand_is_used_and_kept(official, tmp_path, monkeypatch):
+def test_an_archive_downloaded_by_hand_is_used_and_kept(official, tmp_path, monkeypatch):
     archive = tmp_path / torchvision.datasets.CIFAR10.filename
     archive_of(official, archive, monkeypatch)
     CIFAR10(tmp_path).prepare()
@@ -163,7 +163,7 @@ def test_an_archive_fetched_by_hand_is_used_and_kept(official, tmp_path, monkeyp
 
 
 def assert_missing(root, cause):
-    """Preparing fails in one line that names the ways on, and changes nothing on disk."""
+    """Preparing fails in one line that names the alternatives, and changes nothing on disk."""
     before = tree(root.parent.parent)
     with pytest.raises(MissingData, match=cause) as caught:
         CIFAR10(root).prepare()
@@ -173,7 +173,7 @@ def assert_missing(root, cause):
 
 
 @pytest.mark.promise("bad inputs")
-def test_a_download_without_a_network_leaves_nothing_and_names_the_ways_on(tmp_path, monkeypatch):
+def test_a_download_without_a_network_leaves_nothing_and_names_the_alternatives(tmp_path, monkeypatch):
     timeouts = []
 
     def fail_halfway(url, folder, filename, md5):
@@ -213,7 +213,7 @@ def test_an_archive_with_other_files_in_it_leaves_nothing(served, tmp_path, monk
 
 
 @pytest.mark.promise("bad inputs")
-def test_a_root_that_cannot_be_made_is_missing_data(tmp_path):
+def test_a_root_that_cannot_be_created_is_missing_data(tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert_missing(tmp_path / "file" / "root", "Not a directory")
 
@@ -259,7 +259,7 @@ DATA = np.zeros((2, 3072), np.uint8)
          "batch of floats", "batch of rows a byte too short", "batch of lists", "batch of no image"],
 )  # fmt: skip
 @pytest.mark.promise("bad inputs")
-def test_a_batch_of_another_form_is_an_error_that_names_the_file(official, batch):
+def test_a_malformed_batch_is_an_error_that_names_the_file(official, batch):
     (official / BATCHES / TEST_FILE).write_bytes(pickle.dumps(batch, protocol=2))
     with pytest.raises(UserError, match="test_batch as a CIFAR-10 batch") as caught:
         CIFAR10(official).load("test")

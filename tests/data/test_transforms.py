@@ -120,7 +120,7 @@ def test_cutout_zeroes_exactly_the_clipped_square(height, width, size, centres):
     assert torch.equal(images, before)
 
 
-def test_the_cutout_square_hangs_over_the_border():
+def test_the_cutout_square_may_extend_beyond_the_border():
     zeroed = cutout(torch.ones(2, 3, 32, 32), torch.tensor([[0.0, 0.0], [0.5, 0.5]]), 8) == 0
     assert zeroed[0, 0, :4, :4].all() and zeroed[0, 0].sum() == 16
     assert zeroed[1, 0, 12:20, 12:20].all() and zeroed[1, 0].sum() == 64
@@ -288,7 +288,7 @@ def test_downsampling_antialiases_so_that_no_pixel_goes_unseen(mode):
         ("cutmix_alpha", float("inf")),
     ],
 )
-def test_a_value_out_of_range_is_refused_by_its_name(name, value):
+def test_a_value_out_of_range_is_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"^{name}={re.escape(str(value))}: must be "):
         Augmentation(**{name: value})
 

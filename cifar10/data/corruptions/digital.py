@@ -36,7 +36,7 @@ def elastic_transform(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
     )[severity - 1]
     height, width = images.shape[-2:]
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)  # (H, W, 2) of x, y
-    images = sample(images, affine(grid, shift, rngs), mirror=True)
+    images = sample(images, affine_grid(grid, shift, rngs), mirror=True)
     if not strength:
         return images
     noise = np.stack([rng.uniform(-1, 1, (2, height, width)) for rng in rngs])
@@ -69,7 +69,7 @@ def jpeg_compression(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
     return by_pil(images, compress)
 
 
-def affine(grid: np.ndarray, shift: float, rngs: Rngs) -> np.ndarray:
+def affine_grid(grid: np.ndarray, shift: float, rngs: Rngs) -> np.ndarray:
     """The source (x, y) of each pixel, (B, H, W, 2), if three points move by up to `shift` along each axis."""
     height, width = grid.shape[:2]
     triangle = np.array([width // 2, height // 2]) + min(height, width) // 3 * np.array([[1, 1], [1, -1], [-1, -1]])

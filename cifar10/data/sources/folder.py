@@ -100,7 +100,7 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
 
 
 def _image_files(folder: Path) -> list[str]:
-    """The image files under `folder` in a fixed order; symbolic links are followed."""
+    """The image files under `folder` in a fixed order; links are followed, but no folder is entered twice."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"cannot read the folder {error.filename} ({cause_of(error)})") from error
