@@ -1,4 +1,4 @@
-"""Data that is damaged, incomplete or prepared twice at once: one line names the file, and nothing is left half done."""
+"""Data that is damaged, incomplete or prepared twice at once: one line names the file, nothing is left half done."""
 
 import functools
 import hashlib
