@@ -10,7 +10,6 @@ import pickle
 import pkgutil
 import re
 import socket
-import subprocess
 import sys
 import tarfile
 import threading
@@ -417,12 +416,6 @@ def test_an_unknown_source_is_refused_with_those_that_exist(name):
     with pytest.raises(ValueError, match=re.escape(f"source={name}: no such source; {hint}")) as caught:
         find_source(name)
     assert str(caught.value).endswith(f"available: {', '.join(NAMES)}")
-
-
-def test_finding_a_source_imports_no_other():
-    code = "import sys; from cifar10.data.sources import find_source; find_source('shapes'); print(*sys.modules)"
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "cifar10.data.sources.shapes" in output.split() and "cifar10.data.sources.cifar10" not in output.split()
 
 
 DIGITS = '''"""Handwritten digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), which come with scikit-learn."""
