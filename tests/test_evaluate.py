@@ -12,8 +12,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from cifar10.data.sources import Shapes
-from cifar10.data.sources.shapes import write_cifar10_files
+from cifar10.data.sources.shapes import Shapes, write_cifar10_files
 from cifar10.evaluation.finished_runs import FinishedRun, find
 
 PROJECT = Path(__file__).parent.parent
@@ -258,7 +257,7 @@ def test_nothing_is_written_where_no_run_can_be_reported(command, jobs, tmp_path
         (["run=sweep/0", "+corruption=noise", "corruption.severities=[true]"], "severities=[True]: must be lists"),
         (["runs=elsewhere/*"], "runs=elsewhere/*"),
         (["runs=[sweep]", "names=[A,B,C]"], "3 for 2 groups"),
-        (["runs=[sweep]", "+corruption.names=[rain]", "+corruption.severities=[1]"], "no such corruption as rain"),
+        (["runs=[sweep]", "+corruption.names=[rain]", "+corruption.severities=[1]"], "names=rain: no such corruption"),
         (["runs=[sweep]", "+corruption=noise", "corruption.severities=[6]"], "from 1 to 5"),
         (["runs=[sweep]", "+corruption=noise", "corruption.images=0"], "corruption.images=0"),
         (["run=sweep/0", "data=cifar101", "data.root=nowhere"], "CIFAR-10.1 has airplane"),

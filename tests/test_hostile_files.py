@@ -22,8 +22,10 @@ from PIL import Image
 
 from cifar10.commandline.command import resume_arguments
 from cifar10.commandline.resume import check_overrides
-from cifar10.data.sources import CIFAR10, CIFAR101, Shapes
-from cifar10.data.sources.shapes import META_FILE, TEST_FILE, TRAIN_FILES, write_cifar10_files
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
+from cifar10.data.sources.cifar10 import CIFAR10
+from cifar10.data.sources.cifar101 import CIFAR101
+from cifar10.data.sources.shapes import Shapes, write_cifar10_files
 from cifar10.errors import MissingData, UserError
 from cifar10.evaluation import finished_runs as finished
 from cifar10.evaluation import predictions, robustness
@@ -534,7 +536,7 @@ TARGETS = [
     ("data._target_", "cifar10.data.datamodule.math"),
     ("data._target_", "cifar10.data.datamodule.split"),
     ("data._target_", "cifar10.data.datamodule.Path"),
-    ("data._target_", "cifar10.data.sources.CIFAR10"),
+    ("data._target_", "cifar10.data.sources.cifar10.CIFAR10"),
     ("data._target_", "cifar10.models.cnn.ScratchCNN"),
     ("data._target_", "tests.benchmarks.__main__.main"),
     ("data._target_", "cifar10.data.no_such_module.X"),

@@ -92,7 +92,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
             raise UserError(
-                "callbacks: StochasticWeightAveraging's averaged weights would be in no checkpoint; use EMAWeightAveraging"
+                "callbacks: StochasticWeightAveraging's average would be in no checkpoint; use EMAWeightAveraging"
             )
         if stage == "fit":
             self.best_model_path = str(self.best if self.best.is_file() else self.last)

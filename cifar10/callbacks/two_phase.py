@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from cifar10.errors import UserError
 from cifar10.models.learning_rates import Schedule, check_schedule, optimizer_steps
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,7 @@ class TwoPhaseFineTuning(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if not hasattr(pl_module, "backbone_blocks"):
-            raise ValueError(
-                f"{type(pl_module).__name__} has no backbone to freeze; use a model that has, or remove it"
-            )
+            raise UserError(f"callbacks.two_phase: {type(pl_module).__name__} has no backbone to freeze; remove it")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.switch_epoch >= (trainer.max_epochs or math.inf):

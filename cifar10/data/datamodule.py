@@ -6,7 +6,6 @@ whole batch on the device in `on_after_batch_transfer`.
 
 import logging
 import math
-from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
@@ -16,7 +15,7 @@ from torch import Tensor
 from cifar10.data.batches import Batches
 from cifar10.data.feature_cache import FeatureCache, Features
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.data.sources import SOURCES
+from cifar10.data.sources import find_source
 from cifar10.data.split import split
 from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 class CIFAR10DataModule(pl.LightningDataModule):
     """Training, validation and test batches of a source, CIFAR-10 unless told otherwise.
 
-    root: the source's folder. source: a name in `SOURCES`.
+    root: the source's folder. source: a module of `cifar10.data.sources`.
     batch_size: images per optimizer step, over all devices. eval_batch_size: the same for validation and test.
     image_size: side in pixels of what the network sees; None leaves it to the model, see `use_preprocessing`.
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
@@ -54,21 +53,17 @@ class CIFAR10DataModule(pl.LightningDataModule):
         cutmix_alpha: float = 0.0,
     ):
         super().__init__()
-        if source not in SOURCES:
-            raise ValueError(f"source={source}: no such source; choose from {', '.join(SOURCES)}")
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least one image")
-        for name, value in (("crop_padding", crop_padding), ("cutout", cutout), ("mixup_alpha", mixup_alpha),
-                            ("cutmix_alpha", cutmix_alpha), ("seed", seed), ("split_seed", split_seed)):  # fmt: skip
-            most = {"split_seed": 2**32 - 1, "mixup_alpha": 10**6, "cutmix_alpha": 10**6}.get(name, math.inf)
+        for name, value, most in (("seed", seed, math.inf), ("split_seed", split_seed, 2**32 - 1)):
             if not 0 <= value <= most or value == math.inf:
                 raise ValueError(
                     f"{name}={value}: must be a number from 0 {'up' if most == math.inf else f'to {most}'}"
                 )
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size={image_size}: must be at least one pixel")
-        self.source = SOURCES[source](Path(root).expanduser())
+        self.source = find_source(source)(root)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
         self.split_seed, self.seed = split_seed, seed
@@ -93,11 +88,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def use_preprocessing(self, preprocessing: Preprocessing) -> None:
         """Finish batches as a model wants them; an `ImageClassifier` calls this when it is set up.
 
-        Raises ValueError unless its image size is the one that was asked for.
+        Raises UserError unless its image size is the one that was asked for.
         """
         if self.image_size not in (None, preprocessing.image_size):
-            raise ValueError(
-                f"image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; give it the same"
+            raise UserError(
+                f"data.image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; give it the same"
                 " image_size, or leave it to the model"
             )
         self.preprocessing = preprocessing
@@ -112,10 +107,13 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if stage in (None, "fit", "validate") and "train" not in self.loaded:
             images, labels = self.source.load("train")
             if self.augmentation.crop_padding >= min(images.shape[-2:]):
-                raise ValueError(f"crop_padding={self.augmentation.crop_padding}: must be below the image's side")
+                raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
             if self.augmentation.cutout > min(images.shape[-2:]):
-                raise ValueError(f"cutout={self.augmentation.cutout}: must not be above the image's side")
-            train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
+                raise UserError(f"data.cutout={self.augmentation.cutout}: must not be above the image's side")
+            try:
+                train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
+            except ValueError as error:
+                raise UserError(f"data.{error}") from error
             self.loaded["train"] = images, labels
             self.indices |= {"train": torch.from_numpy(train), "val": torch.from_numpy(val)}
         if stage in ("test", "predict") and "test" not in self.loaded:
@@ -191,12 +189,13 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return self.augmentation.view(images, view, draws.to(device), self.preprocessing)
 
     def check_views(self, views: int) -> None:
-        """ValueError for augmentation that fixed views cannot have."""
+        """UserError for augmentation that fixed views cannot have."""
+        setting = f"callbacks.feature_caching.views={views}"
         for name in ("cutout", "mixup_alpha", "cutmix_alpha"):
             if getattr(self.augmentation, name):
-                raise ValueError(f"views={views}: data.{name} draws anew every epoch; set either to 0")
+                raise UserError(f"{setting}: data.{name} draws anew every epoch; set either to 0")
         if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
-            raise ValueError(f"views={views}: without data.flip and data.crop_padding all views are the same; set 1")
+            raise UserError(f"{setting}: without data.flip and data.crop_padding all views are the same; set it to 1")
 
 
 def fits(images: Tensor, device: torch.device) -> bool:

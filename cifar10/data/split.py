@@ -1,45 +1,41 @@
-"""Which images train and which validate: stratified, seeded, and the same for every model and every run."""
+"""Which images train and which validate: stratified, seeded, the same for every model and run."""
 
 import math
 
 import numpy as np
 
-from cifar10.errors import UserError
-
 
 def split(
     labels: np.ndarray, train_size: int | float | None, val_size: int | float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stratified, disjoint indices for training and validation.
+    """Stratified, disjoint indices for training and validation; None trains on all that validation leaves.
 
-    Raises UserError for a size that is not there.
+    Sizes are numbers of images or, as floats, fractions: of all images for validation, of those it leaves for training.
+    Raises ValueError for a size out of range.
     """
     total = len(labels)
-    val = size_of(val_size, total, "data.val_size", "training images")
-    if val == total:
-        raise UserError(f"data.val_size={val_size}: leaves none of the {total:,} images for training")
+    val = size_of("val_size", val_size, total, total - 1, "training images")
     train = left = total - val
     if train_size is not None:
-        train = size_of(train_size, left, "data.train_size", f"images beside the {val:,} of validation")
+        train = size_of("train_size", train_size, left, left, "images that validation leaves")
     order = stratified_order(labels, seed)
     return order[val : val + train], order[:val]
 
 
-def size_of(size: int | float, total: int, key: str, of_what: str) -> int:
-    """A number of images from a number or, if a float, a fraction of `total`."""
+def size_of(name: str, size: int | float, total: int, most: int, what: str) -> int:
+    """A number of images, at most `most`, from a number or, if a float, a fraction of `total`."""
     count = round(size * total) if isinstance(size, float) and math.isfinite(size) else size
-    if not 1 <= count <= total:
-        raise UserError(f"{key}={size}: must be 1 to {total:,} {of_what}, or a fraction of them")
+    if not 1 <= count <= most:
+        raise ValueError(f"{name}={size}: must be 1 to {most:,} of the {total:,} {what}, or a fraction of them")
     return count
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A permutation of which every prefix holds each class in its overall proportion, to within one image.
+    """A permutation in which every prefix has each class in its overall proportion, to within one image.
 
-    With classes of unequal size, to within 0.5 + C / 2 times the class's share, for C classes.
-    RandomState, because NumPy has frozen its stream: a split is the same for ever.
+    For C classes of unequal size: to within 0.5 + C / 2 times the class's proportion.
     """
-    shuffled = np.random.RandomState(seed).permutation(len(labels))
+    shuffled = np.random.RandomState(seed).permutation(len(labels))  # its stream never changes, so nor does a split
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     counts = np.bincount(labels)[labels[by_class]]
     rank = np.arange(len(labels)) - np.searchsorted(labels[by_class], labels[by_class])

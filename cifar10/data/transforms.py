@@ -1,7 +1,7 @@
-"""Whole-batch transforms on the device: crop, flip, mixup, cutmix, cutout, upsample, normalise.
+"""Whole-batch transforms on the device: crop, flip, mixup, cutmix, cutout, resize, normalise.
 
-Every image has its own random numbers, and every random transform takes them as an argument: the same images and
-the same numbers give the same batch on any device, in any batch, on any number of processes.
+Every image has its own random numbers, which the random transforms take as an argument: the same images and numbers
+give the same result on any device, in any batch and on any number of processes.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from cifar10.data.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The random part of the training path; every field's default is off.
+    """Random changes of the training images; each is off by default.
 
-    crop_padding: a random crop of the native size after this many pixels of reflect padding on each side.
-    flip: mirror left-right with probability 0.5. cutout: side in native pixels of the zeroed square.
-    mixup_alpha, cutmix_alpha: the Beta(alpha, alpha) of each; with both on, each image takes one of them at random.
+    crop_padding: pixels of reflect padding on each side before a random crop of the native size, less than that size.
+    flip: mirror left to right with probability 0.5. cutout: side of the zeroed square, in native pixels.
+    mixup_alpha, cutmix_alpha: of Beta(alpha, alpha), at most 1e6; with both on, each image takes one of them at random.
+    Raises ValueError for a value out of range.
     """
 
     crop_padding: int = 0
@@ -29,8 +30,16 @@ class Augmentation:
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("crop_padding", "cutout"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name}={value}: must be 0 or more pixels")
+        for name in ("mixup_alpha", "cutmix_alpha"):
+            if not 0 <= (value := getattr(self, name)) <= 1e6:  # so that NaN is refused too
+                raise ValueError(f"{name}={value}: must be between 0 and 1,000,000")
+
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Random numbers for `count` images: float32 (count, 10), columns as `apply` reads them."""
+        """Random numbers for `count` images: float32 (count, 10), in the columns that `apply` reads."""
         draws = np.ones((count, 10), dtype=np.float32)
         draws[:, :8] = rng.random((count, 8), dtype=np.float32)
         for column, alpha in ((8, self.mixup_alpha), (9, self.cutmix_alpha)):
@@ -39,10 +48,10 @@ class Augmentation:
         return torch.from_numpy(draws)
 
     def view(self, images: Tensor, number: int, draws: Tensor, preprocessing: Preprocessing) -> Tensor:
-        """One of an image's fixed views: 0 is the image itself, 1 its mirror image if `flip`, then shifted ones.
+        """A fixed view of each image: 0 is the image itself, 1 its mirror image if `flip`, the others are shifted.
 
-        images: uint8 (B, 3, H, W). draws: (B, 2), uniform: the offsets of a shifted view, up to `crop_padding` pixels;
-        every other one is mirrored if `flip`. Returns the network's input.
+        images: uint8 (B, 3, H, W). draws: (B, 2), uniform in [0, 1): how far a shifted view moves, up to `crop_padding`
+        pixels. If `flip`, odd views are mirrored. Returns the network's input.
         """
         centre = (self.crop_padding + 0.5) / (2 * self.crop_padding + 1)
         shifted = self.crop_padding > 0 and number > int(self.flip)
@@ -71,10 +80,10 @@ class Augmentation:
 
 
 def crop_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> Tensor:
-    """Crop at a random offset of the reflect-padded image and mirror at random, as one gather.
+    """Crop the reflect-padded image at a random offset and mirror it at random, in one gather.
 
-    images: (B, C, H, W), any dtype. draws: (B, 3), uniform in [0, 1): row offset, column offset, flip below 0.5.
-    Padding must be smaller than the image.
+    images: (B, C, H, W), any dtype. draws: (B, 3), uniform in [0, 1): row offset, column offset, flip if below 0.5.
+    `padding` must be less than the image's sides.
     """
     batch, channels, height, width = images.shape
     offset = (draws[:, 0:2] * (2 * padding + 1)).long() - padding
@@ -88,7 +97,7 @@ def crop_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> Te
 
 
 def reflect(index: Tensor, size: int) -> Tensor:
-    """Fold indices that lie outside [0, size) back in, the border pixel not repeated ("reflect" padding)."""
+    """Fold indices outside [0, size) back in without repeating the border pixel ("reflect" padding)."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 
@@ -96,7 +105,7 @@ def cutout(images: Tensor, draws: Tensor, size: int) -> Tensor:
     """Zero one random square per image (DeVries & Taylor 2017).
 
     images: float (B, C, H, W), normalised, so that zero is the mean colour. draws: (B, 2), uniform in [0, 1): the
-    square's centre; the square may hang over the border, as in the paper.
+    square's centre, so that the square may extend beyond the border, as in the paper.
     """
     height, width = images.shape[-2:]
     top = (draws[:, 0] * height).long() - size // 2
@@ -105,12 +114,12 @@ def cutout(images: Tensor, draws: Tensor, size: int) -> Tensor:
 
 
 def mix(images: Tensor, use_cutmix: Tensor, mixup_kept: Tensor, cutmix_kept: Tensor, draws: Tensor):
-    """Mix each image with its partner, the image at the mirrored place in the batch.
+    """Mix each image with its partner, the image at the mirrored position in the batch.
 
-    mixup (Zhang et al. 2018) blends the two; cutmix (Yun et al. 2019, algorithm 1) pastes a box of the partner, its
-    area the fraction not kept, clipped at the border. images: float (B, C, H, W); use_cutmix: bool (B,);
-    mixup_kept, cutmix_kept: (B,) in [0, 1]; draws: (B, 2), uniform: the box's centre.
-    Returns the images and the fraction of each that is its own (B,).
+    mixup (Zhang et al. 2018) blends the two; cutmix (Yun et al. 2019, algorithm 1) pastes a box of the partner whose
+    area is the fraction not kept, clipped at the border. images: float (B, C, H, W); use_cutmix: bool (B,);
+    mixup_kept, cutmix_kept: (B,) in [0, 1]; draws: (B, 2), uniform in [0, 1): the box's centre.
+    Returns the mixed images and the fraction of each that is its own (B,).
     """
     height, width = images.shape[-2:]
     half = (1 - cutmix_kept).sqrt() / 2
@@ -126,7 +135,7 @@ def mix(images: Tensor, use_cutmix: Tensor, mixup_kept: Tensor, cutmix_kept: Ten
 
 
 def box(top: Tensor, left: Tensor, bottom: Tensor, right: Tensor, height: int, width: int) -> Tensor:
-    """One box per image as a mask: bool (B, 1, height, width), true for top <= row < bottom, left <= column < right."""
+    """A box per image as a mask: bool (B, 1, height, width), true where top <= row < bottom, left <= column < right."""
     row = torch.arange(height, device=top.device).view(1, 1, -1, 1)
     column = torch.arange(width, device=top.device).view(1, 1, 1, -1)
     top, left, bottom, right = (edge.view(-1, 1, 1, 1) for edge in (top, left, bottom, right))

@@ -10,8 +10,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from cifar10.data.sources.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c
+from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, names_of
+from cifar10.data.corruptions.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c
 from cifar10.data.split import stratified_order
 from cifar10.errors import UserError
 from cifar10.evaluation.finished_runs import FinishedRun, Settings, build_data
@@ -42,14 +42,15 @@ def check(corruption: DictConfig) -> tuple[list[str], list[int], int | None]:
         raise UserError(
             f"corruption: names={names}, severities={severities}: must be lists, of text and of whole numbers"
         )
-    for name in names:
-        if name not in CORRUPTIONS:
-            raise UserError(f"corruption.names: no such corruption as {name}; there are: {', '.join(CORRUPTIONS)}")
+    try:
+        names = names_of(names)
+    except ValueError as error:
+        raise UserError(f"corruption.{error}") from error
     if not names or not severities or not set(severities) <= set(SEVERITIES):
         raise UserError("corruption: names and severities must not be empty, and the severities from 1 to 5")
     if images is not None and (not isinstance(images, int) or isinstance(images, bool) or images < 1):
         raise UserError(f"corruption.images={images}: must be a number of test images, or null for all")
-    return list(names), sorted(severities), images
+    return names, sorted(severities), images
 
 
 def measure_computed(runs: Sequence[FinishedRun], corruption: DictConfig, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from cifar10.data.sources import SOURCES
+from cifar10.data.sources import find_source
 from cifar10.training.run import commit
 from tests.benchmarks.settings import Settings
 
@@ -106,7 +106,7 @@ def environment(settings: Settings) -> dict[str, object]:
         "pytorch-lightning": pl.__version__,
         "python": platform.python_version(),
         "commit": commit(),
-        "data": SOURCES[settings.source].name,
+        "data": find_source(settings.source).name,
         "repeats": settings.repeats,
         "quick": settings.quick,
     }

@@ -7,6 +7,7 @@ import torch
 from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.errors import UserError
 from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
 from tests.callbacks.test_two_phase import build, changed, fit
@@ -118,12 +119,12 @@ def test_cached_features_need_a_data_module(still):
     trainer = pl.Trainer(max_epochs=1, callbacks=caching(1, head_epochs=1), accelerator="cpu",
                          logger=False, enable_checkpointing=False, enable_progress_bar=False,
                          num_sanity_val_steps=0)  # fmt: skip
-    with pytest.raises(ValueError, match=r"^views: needs a data module"):
+    with pytest.raises(UserError, match=r"views: needs a data module"):
         trainer.fit(model, still.train_dataloader(), still.val_dataloader())
 
 
 def test_cached_features_need_two_phases(still):
-    with pytest.raises(ValueError, match=r"^views: nothing is frozen"):
+    with pytest.raises(UserError, match=r"views: nothing is frozen"):
         fit(build(still), still, 1, FeatureCaching(1))
 
 

@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
+from cifar10.errors import UserError
 from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
 
@@ -165,7 +166,7 @@ def test_an_early_switch_survives_a_resume(datamodule, tmp_path):
 
 
 def test_a_model_without_a_backbone_is_refused(datamodule):
-    with pytest.raises(ValueError, match="has no backbone"):
+    with pytest.raises(UserError, match="has no backbone"):
         fit(ScratchCNN(list(datamodule.class_names)), datamodule, 1, TwoPhaseFineTuning())
 
 

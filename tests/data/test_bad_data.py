@@ -1,4 +1,4 @@
-"""Data that is damaged, half there or being made by two at once: a line that names the file, nothing left half done."""
+"""Data that is damaged, incomplete or prepared twice at once: one line names the file, nothing is left half done."""
 
 import functools
 import hashlib
@@ -23,9 +23,10 @@ import torchvision
 from PIL import Image
 
 from cifar10.data import sources
-from cifar10.data.sources import CIFAR10, Shapes
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
+from cifar10.data.sources.cifar10 import CIFAR10
 from cifar10.data.sources.folder import ImageFolder, read_image
-from cifar10.data.sources.shapes import META_FILE, TEST_FILE, TRAIN_FILES, write_cifar10_files
+from cifar10.data.sources.shapes import Shapes, write_cifar10_files
 from cifar10.errors import UserError
 from cifar10.evaluation import steps as reporting
 from cifar10.report.groups import Run
@@ -119,7 +120,8 @@ def test_an_official_file_that_is(official, damage, name):
 def test_training_on_official_files_of_which_one_is(command, official, tmp_path, damage):
     DAMAGES[damage](official / "data_batch_2")
     before = tree(tmp_path)
-    refused(command, "train.py", f"data.root={official.parent}", *ONCE, words=f"{official} is not whole: data_batch_2 ")
+    words = f"{official} is incomplete or damaged: data_batch_2 "
+    refused(command, "train.py", f"data.root={official.parent}", *ONCE, words=words)
     assert tree(tmp_path) == before
 
 
@@ -144,7 +146,7 @@ def test_in_place_of_the_batches_folder(official, kind):
     if kind == "a folder in a folder":
         kept.rename(official / BATCHES)
     before = tree(official.parent)
-    with pytest.raises(UserError, match=f"{official} is not whole") as caught:
+    with pytest.raises(UserError, match=f"{official} is incomplete or damaged") as caught:
         CIFAR10(official.parent).prepare()
     assert "\n" not in str(caught.value) and tree(official.parent) == before
 
@@ -200,7 +202,7 @@ def test_official_files_that_may_not_be_read(official):
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `content`; `fault` says how badly. Counts what is asked for."""
+    """Serves `content`; `fault` says how badly. Counts the requests."""
 
     content, fault, asked = b"", "", 0
     release: threading.Event
@@ -226,7 +228,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         if self.fault == "another archive":
             return self.wfile.write(b"\1" * whole)
         if self.fault == "slow":
-            time.sleep(1)  # the other process comes meanwhile
+            time.sleep(1)  # for the other process to arrive meanwhile
         self.wfile.write(self.content)
         return None
 
@@ -246,7 +248,7 @@ def served(official, tmp_path, monkeypatch):
     handler = type("Handler", (Server,), {"content": archive.read_bytes(), "release": threading.Event()})
     archive.unlink()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.handle_error = lambda *arguments: None  # who asks may hang up
+        server.handle_error = lambda *arguments: None  # clients may hang up
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(THEIRS, "url", f"http://127.0.0.1:{server.server_port}/{THEIRS.filename}")
         yield handler
@@ -270,12 +272,13 @@ def test_a_download_that_brings(command, served, tmp_path, fault):
 
 
 @pytest.mark.parametrize("size", [0, 1000, -1], ids=["an empty archive", "half an archive", "an archive but a byte"])
-def test_what_lies_in_the_root_is_not_trusted(served, tmp_path, caplog, size):
+def test_a_damaged_archive_in_the_root_is_not_trusted(served, tmp_path, caplog, size):
     root = tmp_path / "new"
     root.mkdir()
     (root / THEIRS.filename).write_bytes(served.content[:size])
     CIFAR10(root).prepare()
-    assert "is not the whole archive" in caplog.text and len(CIFAR10(root).load("train")[0]) == 200
+    assert f"{THEIRS.filename} is incomplete or damaged: ignored" in caplog.text
+    assert len(CIFAR10(root).load("train")[0]) == 200
     assert {entry.name for entry in root.iterdir()} == {BATCHES, THEIRS.filename}
 
 
@@ -287,16 +290,16 @@ def prepare_in_a_process(root, *prepared):
         f"theirs.url, theirs.tgz_md5 = {THEIRS.url!r}, {THEIRS.tgz_md5!r}\n"
         f"theirs.train_list, theirs.test_list = {THEIRS.train_list!r}, {THEIRS.test_list!r}\n"
         f"theirs.meta = {THEIRS.meta!r}\n"
-        "from cifar10.data import sources\n"
-        "write = sources.shapes.write_cifar10_files\n"
+        "from cifar10.data.sources import find_source, shapes\n"
+        "write = shapes.write_cifar10_files\n"
         "def counted(folder):\n"
         "    print('drawn', flush=True)\n"
         "    write(folder, images_per_batch=2000)\n"
-        "sources.shapes.write_cifar10_files = counted\n"
+        "shapes.write_cifar10_files = counted\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
         f"for name in {prepared!r}:\n"
-        f"    getattr(sources, name)({str(root)!r}).prepare()\n"
+        f"    find_source(name)({str(root)!r}).prepare()\n"
     )
     project = str(Path(__file__).parent.parent.parent)
     environment = os.environ | {"PYTHONPATH": project, "no_proxy": "127.0.0.1", "OMP_NUM_THREADS": "1"}
@@ -312,9 +315,9 @@ def go(process):
     process.stdin.flush()
 
 
-def test_a_download_that_was_killed_is_not_trusted_and_its_traces_go(served, tmp_path):
+def test_a_download_that_was_killed_is_not_trusted_and_its_leftovers_are_removed(served, tmp_path):
     served.fault = "a kill in the middle"
-    process = prepare_in_a_process(tmp_path / "new", "CIFAR10")
+    process = prepare_in_a_process(tmp_path / "new", "cifar10")
     go(process)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "new").glob(f".unfinished-*/{THEIRS.filename}")) and time.monotonic() < deadline:
@@ -328,9 +331,9 @@ def test_a_download_that_was_killed_is_not_trusted_and_its_traces_go(served, tmp
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == [BATCHES]
 
 
-def test_two_processes_with_one_empty_root_make_its_folders_once(served, tmp_path, record_property):
+def test_two_processes_sharing_an_empty_root_create_its_folders_once(served, tmp_path, record_property):
     served.fault = "slow"
-    processes = [prepare_in_a_process(tmp_path / "new", "CIFAR10", "Shapes") for _ in range(2)]
+    processes = [prepare_in_a_process(tmp_path / "new", "cifar10", "shapes") for _ in range(2)]
     for process in processes:
         go(process)
     drawn = ""
@@ -348,7 +351,7 @@ def test_two_processes_with_one_empty_root_make_its_folders_once(served, tmp_pat
     record_property("tried", "two processes that draw at once")
 
 
-def test_a_whole_root_is_not_locked(official, shapes_root, monkeypatch):
+def test_an_intact_root_is_not_locked(official, shapes_root, monkeypatch):
     def refuse(*arguments):
         raise AssertionError("locked")
 
@@ -380,7 +383,7 @@ def chunk(kind, content):
 
 
 def bomb(side):
-    """A PNG of a few bytes that says it has side x side pixels."""
+    """A PNG of a few bytes that claims to have side x side pixels."""
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -490,43 +493,43 @@ def test_an_odd_picture_that_is(tmp_path, make):
 
 
 def outsiders(pictures):
-    """name -> (what is done to the folder, the words of the answer; None: nothing is wrong)."""
+    """name -> (a change to the folder, words of the message or None if nothing is wrong)."""
     train, test = pictures / "train", pictures / "test"
     return {
-        "an empty class": (lambda: [f.unlink() for f in (train / "cat").iterdir()], f"{train / 'cat'} holds no image"),
+        "an empty class": (lambda: [f.unlink() for f in (train / "cat").iterdir()], f"{train / 'cat'} has no images"),
         "a class of text files": (
             lambda: [f.rename(f.with_suffix(".txt")) for f in (train / "cat").iterdir()],
-            f"{train / 'cat'} holds no image",
+            f"{train / 'cat'} has no images",
         ),
         "a class of GIFs": (
             lambda: [f.rename(f.with_suffix(".gif")) for f in (train / "cat").iterdir()],
-            f"{train / 'cat'} holds no image",
+            f"{train / 'cat'} has no images",
         ),
-        "a class missing in test": (lambda: shutil.rmtree(test / "cat"), "unlike: cat"),
-        "a class more in test": (lambda: save(test / "bird" / "0.png"), "unlike: bird"),
-        "an empty class in test": (lambda: [f.unlink() for f in (test / "dog").iterdir()], f"{test / 'dog'} holds no"),
+        "a class missing in test": (lambda: shutil.rmtree(test / "cat"), "not in both: cat"),
+        "a class more in test": (lambda: save(test / "bird" / "0.png"), "not in both: bird"),
+        "an empty class in test": (lambda: [f.unlink() for f in (test / "dog").iterdir()], f"{test / 'dog'} has no"),
         "a file in a class's place": (
             lambda: (shutil.rmtree(train / "cat"), (train / "cat").write_text("x")),
-            "unlike: cat",
+            "not in both: cat",
         ),
         "a dangling link in a class's place": (
             lambda: (shutil.rmtree(train / "cat"), (train / "cat").symlink_to("nowhere")),
-            "unlike: cat",
+            "not in both: cat",
         ),
         "one class": (lambda: [shutil.rmtree(split / "cat") for split in (train, test)], "one class only"),
         "no class": (
             lambda: [shutil.rmtree(train / name) for name in ("cat", "dog")],
-            f"{train} holds no class folder",
+            f"{train} has no class folders",
         ),
         "no train folder": (lambda: train.rename(pictures / "elsewhere"), f"cannot read {train} (No such file"),
         "a file in place of train": (lambda: (shutil.rmtree(train), train.write_text("x")), "Not a directory"),
         "a class name of two lines": (
             lambda: [(split / "cat").rename(split / "c\nat") for split in (train, test)],
-            "a class folder 'c\\nat' that cannot be printed",
+            "whose name cannot be printed, 'c\\nat'",
         ),
         "a class name that is no text": (
             lambda: [os.rename(os.fsencode(split / "cat"), os.fsencode(split) + b"/c\xff") for split in (train, test)],
-            "that cannot be printed",
+            "whose name cannot be printed",
         ),
         "class names of other scripts": (
             lambda: [(split / "cat").rename(split / "кошка 猫 ñ $x^2$ 😀") for split in (train, test)],
@@ -571,7 +574,7 @@ def test_a_folder_that_may_not_be_entered(pictures, monkeypatch):
         ImageFolder(pictures).prepare()
 
 
-# --- labels of one's own
+# --- the user's own labels
 
 
 def wrong_labels():
@@ -593,7 +596,7 @@ def wrong_labels():
     }
 
 
-def test_labels_of_ones_own_that_do_not_fit(trained, tmp_path, record_property):
+def test_the_users_labels_that_do_not_fit(trained, tmp_path, record_property):
     nothing = np.zeros((40, 10), np.float32)
     run = Run("cnn", 0, str(trained), {}, list("abcdefghij"), nothing, np.arange(40) % 10, nothing, np.arange(40) % 10)
     file = tmp_path / "labels.npy"

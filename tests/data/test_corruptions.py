@@ -13,10 +13,11 @@ import yaml
 from PIL import Image
 from scipy import ndimage, stats
 
-from cifar10.data.corruptions import CORRUPTIONS, GROUPS, SEVERITIES, corrupt
+from cifar10.data import corruptions
+from cifar10.data.corruptions import CORRUPTIONS, GROUPS, SEVERITIES, corrupt, names_of
 from cifar10.data.corruptions.blur import disk, gaussian, smear
+from cifar10.data.corruptions.pixels import draw
 from cifar10.data.corruptions.weather import plasma
-from cifar10.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf" / "corruption"
 
@@ -83,7 +84,7 @@ def test_an_image_is_the_same_alone_in_a_batch_and_in_any_order(name, severity):
 
 
 @every
-def test_more_images_than_are_computed_at_once_are_each_their_own(name):
+def test_images_of_a_set_too_large_to_compute_at_once_are_each_their_own(name):
     images = smooth_images(8, 16, 16).repeat(33, 1, 1, 1)
     together = corrupted(images, name, 2)
     assert torch.equal(together[-9:], corrupt(images[-9:], name, 2, torch.arange(255, 264)))
@@ -103,13 +104,13 @@ def test_random_numbers_are_a_function_of_name_severity_and_number_and_of_nothin
 
 
 @pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name != "elastic_transform"])
-def test_the_highest_severity_takes_an_image_farther_than_the_lowest(name):
+def test_the_highest_severity_changes_an_image_more_than_the_lowest(name):
     images = smooth_images(12)
     lowest, highest = ((corrupted(images, name, s).float() - images.float()).abs().mean() for s in (1, 5))
     assert highest > 1.2 * lowest > 0.3
 
 
-def test_the_severities_of_elastic_transform_trade_a_large_shift_for_a_distortion():
+def test_the_severities_of_elastic_transform_trade_shift_for_distortion():
     images = torch.arange(0, 256, 8, dtype=torch.uint8).view(1, 1, 1, 32).repeat(12, 3, 32, 1)  # level = 8 * column
     shift, distortion = [], []
     for severity in (1, 3, 5):
@@ -134,37 +135,54 @@ def test_what_only_moves_and_averages_pixels_keeps_a_constant_image(name, severi
     assert torch.equal(corrupted(images, name, severity), images)
 
 
-def test_groups_hold_each_corruption_once_in_the_order_of_the_table():
-    assert [name for group in GROUPS.values() for name in group] == list(CORRUPTIONS)
+def test_groups_and_names_are_chosen_alike_and_each_corruption_once():
+    assert names_of(["all"]) == names_of(GROUPS) == list(CORRUPTIONS)
+    assert names_of(["weather"]) == ["snow", "fog", "brightness"]
+    assert names_of(["fog", "weather", "contrast", "fog"]) == ["fog", "snow", "brightness", "contrast"]
+    assert names_of([]) == []
 
 
-def test_the_configuration_groups_hold_these_groups():
-    choices = {"all": tuple(CORRUPTIONS), **GROUPS}
+def test_every_group_is_a_choice_on_the_command_line():
     files = {path.stem: path for path in CONF.glob("*.yaml")}
-    assert files.keys() == choices.keys()
-    for choice, names in choices.items():
-        content = yaml.safe_load(files[choice].read_text())
-        assert content == {"names": list(names), "severities": list(SEVERITIES), "images": None}
-        assert f"python evaluate.py +corruption={choice}\n" in files[choice].read_text()
+    assert files.keys() == {"all", *GROUPS}
+    for choice, file in files.items():
+        content = yaml.safe_load(file.read_text())
+        assert content == {"names": [choice], "severities": list(SEVERITIES), "images": None}
+        assert f"python evaluate.py +corruption={choice}\n" in file.read_text()
 
 
-def test_an_unknown_name_is_answered_with_the_names_there_are():
-    with pytest.raises(UserError, match=r"^no corruption is called defocus; did you mean defocus_blur\?$"):
-        corrupted(constant(0), "defocus", 1)
-    with pytest.raises(UserError, match=r"there are gaussian_noise, .*jpeg_compression$"):
+def test_a_corruption_is_added_by_its_function_and_its_place_in_the_table(monkeypatch):
+    def speckle_noise(images, severity, rngs):
+        sd = (0.06, 0.1, 0.12, 0.16, 0.2)[severity - 1]
+        return images + images * sd * draw(rngs, lambda rng: rng.standard_normal(images.shape[1:], np.float32), images)
+
+    monkeypatch.setattr(corruptions.noise, "speckle_noise", speckle_noise, raising=False)
+    table, added = Path(corruptions.__file__).read_text(), {}
+    exec(table.replace('"noise": (', '"noise": (noise.speckle_noise, '), added)
+    assert "speckle_noise" in added["names_of"](["all"]) and "speckle_noise" in added["names_of"](["noise"])
+    images = constant(128, 3)
+    assert len(added["corrupt"](images, "speckle_noise", 3, torch.arange(3)).unique(dim=0)) == 3
+
+
+def test_an_unknown_name_is_refused_with_a_near_one_or_with_all_names():
+    with pytest.raises(ValueError, match=r"^names=defocus: no such corruption; did you mean defocus_blur\?$"):
+        names_of(["fog", "defocus"])
+    with pytest.raises(ValueError, match=r"^names=xyz: .*available: all, noise, .*gaussian_noise, .*jpeg_compression$"):
+        names_of(["xyz"])
+    with pytest.raises(ValueError, match=r"^name=frost: must be one of gaussian_noise, .*jpeg_compression$"):
         corrupted(constant(0), "frost", 1)
 
 
 @pytest.mark.parametrize("severity", [0, 6, -1])
 def test_a_severity_outside_1_to_5_is_refused(severity):
-    with pytest.raises(ValueError, match="severity"):
+    with pytest.raises(ValueError, match=f"^severity={severity}: "):
         corrupted(constant(0), "fog", severity)
 
 
 def test_images_that_are_not_uint8_or_lack_a_number_are_refused():
-    with pytest.raises(ValueError, match="uint8"):
+    with pytest.raises(ValueError, match=r"^images: must be uint8, not torch\.float32$"):
         corrupted(constant(0).float(), "fog", 1)
-    with pytest.raises(ValueError, match="number"):
+    with pytest.raises(ValueError, match=r"^numbers: must be one for each of the 2 images, not 3$"):
         corrupt(constant(0, 2), "fog", 1, torch.arange(3))
 
 

@@ -142,12 +142,12 @@ def test_earlier_features_can_be_taken_further(datamodule, tmp_path):
 @pytest.mark.parametrize("setting", [{"cutout": 8}, {"mixup_alpha": 0.5}, {"cutmix_alpha": 1.0}])
 def test_augmentation_that_draws_anew_is_refused(shapes_root, setting):
     datamodule = CIFAR10DataModule(str(shapes_root), "shapes", **setting)
-    with pytest.raises(ValueError, match=rf"^views=1: data\.{next(iter(setting))} draws anew"):
+    with pytest.raises(UserError, match=rf"views=1: data\.{next(iter(setting))} draws anew"):
         datamodule.check_views(1)
 
 
 def test_views_that_would_all_be_the_same_are_refused(plain):
-    with pytest.raises(ValueError, match=r"^views=2: without data\.flip and data\.crop_padding"):
+    with pytest.raises(UserError, match=r"views=2: without data\.flip and data\.crop_padding"):
         plain.check_views(2)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torchvision
 from sklearn.linear_model import LogisticRegression
 
-from cifar10.data.sources import Shapes
-from cifar10.data.sources.shapes import META_FILE, SHAPE_NAMES, TEST_FILE, TRAIN_FILES, draw_shapes, write_cifar10_files
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
+from cifar10.data.sources.shapes import SHAPE_NAMES, Shapes, draw_shapes, write_cifar10_files
 from cifar10.errors import UserError
 
 
@@ -24,7 +24,7 @@ def test_the_same_seed_draws_the_same_bits():
 def test_the_drawing_is_the_one_published_figures_were_measured_on():
     images, labels = draw_shapes(20, seed=1)
     assert labels.tolist() == [3, 6, 6, 0, 2, 4, 4, 7, 7, 1, 3, 0, 9, 8, 9, 5, 8, 2, 1, 5]
-    # A sum, for the last bit of a sine may differ between processors.
+    # A sum, because the last bit of a sine may differ between processors.
     assert images.astype(int).sum(axis=(1, 2, 3))[:4] == pytest.approx([272834, 196372, 483098, 283694], abs=20)
 
 
@@ -99,7 +99,7 @@ def test_prepare_adds_only_what_is_absent(tmp_path, monkeypatch):
     assert gone.read_bytes() == drawn and kept.stat().st_mtime_ns == before
 
 
-def test_a_root_that_cannot_be_written_is_told_in_one_line_and_left_as_it_was(tmp_path):
+def test_a_root_that_cannot_be_written_is_reported_in_one_line_and_left_as_it_was(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"cannot write .*data\.root=FOLDER") as caught:
         Shapes(tmp_path / "file").prepare()

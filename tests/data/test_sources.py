@@ -1,12 +1,16 @@
-"""CIFAR-10 and image folders: what is read is what was meant, and what is wrong is named and left alone."""
+"""CIFAR-10 and image folders are read correctly; what is wrong with them is named and left alone."""
 
 import functools
 import hashlib
 import http.server
+import importlib
 import logging
 import os
 import pickle
+import pkgutil
+import re
 import socket
+import sys
 import tarfile
 import threading
 import urllib.error
@@ -18,9 +22,11 @@ import torchvision
 from PIL import Image
 
 from cifar10.data import sources
-from cifar10.data.sources import CIFAR10, SOURCES
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
+from cifar10.data.sources import find_source
+from cifar10.data.sources.cifar10 import CIFAR10
 from cifar10.data.sources.folder import ImageFolder, read_image
-from cifar10.data.sources.shapes import META_FILE, TEST_FILE, TRAIN_FILES, draw_shapes, write_cifar10_files
+from cifar10.data.sources.shapes import draw_shapes, write_cifar10_files
 from cifar10.errors import MissingData, UserError
 
 BATCHES = "cifar-10-batches-py"
@@ -80,7 +86,7 @@ def served(official, tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_whole_files_are_read_in_order_and_left_alone(official):
+def test_intact_files_are_read_in_order_and_left_alone(official):
     before = tree(official)
     source = CIFAR10(str(official))
     source.prepare()
@@ -131,8 +137,8 @@ def test_a_file_that_may_not_be_read_is_named(official, monkeypatch):
 
 
 @pytest.mark.promise("bad inputs")
-def test_the_batches_folder_given_as_root_is_put_right_without_a_download(official):
-    with pytest.raises(UserError, match=f"pass data.root={official}$"):
+def test_the_batches_folder_given_as_root_is_answered_with_its_parent_and_not_downloaded(official):
+    with pytest.raises(UserError, match=f"set data.root={official}, its parent$"):
         CIFAR10(official / BATCHES).prepare()
 
 
@@ -148,7 +154,7 @@ def test_a_download_ends_in_verified_files_and_nothing_else(served, official, tm
 
 
 @pytest.mark.promise("bad inputs")
-def test_an_archive_fetched_by_hand_is_used_and_kept(official, tmp_path, monkeypatch):
+def test_an_archive_downloaded_by_hand_is_used_and_kept(official, tmp_path, monkeypatch):
     archive = tmp_path / torchvision.datasets.CIFAR10.filename
     archive_of(official, archive, monkeypatch)
     CIFAR10(tmp_path).prepare()
@@ -156,7 +162,7 @@ def test_an_archive_fetched_by_hand_is_used_and_kept(official, tmp_path, monkeyp
 
 
 def assert_missing(root, cause):
-    """Preparing fails in one line that names the ways on, and changes nothing on disk."""
+    """Preparing fails in one line that names the alternatives, and changes nothing on disk."""
     before = tree(root.parent.parent)
     with pytest.raises(MissingData, match=cause) as caught:
         CIFAR10(root).prepare()
@@ -166,7 +172,7 @@ def assert_missing(root, cause):
 
 
 @pytest.mark.promise("bad inputs")
-def test_a_download_without_a_network_leaves_nothing_and_names_the_ways_on(tmp_path, monkeypatch):
+def test_a_download_without_a_network_leaves_nothing_and_names_the_alternatives(tmp_path, monkeypatch):
     timeouts = []
 
     def fail_halfway(url, folder, filename, md5):
@@ -206,7 +212,7 @@ def test_an_archive_with_other_files_in_it_leaves_nothing(served, tmp_path, monk
 
 
 @pytest.mark.promise("bad inputs")
-def test_a_root_that_cannot_be_made_is_missing_data(tmp_path):
+def test_a_root_that_cannot_be_created_is_missing_data(tmp_path):
     (tmp_path / "file").write_text("in the way")
     assert_missing(tmp_path / "file" / "root", "Not a directory")
 
@@ -252,7 +258,7 @@ DATA = np.zeros((2, 3072), np.uint8)
          "batch of floats", "batch of rows a byte too short", "batch of lists", "batch of no image"],
 )  # fmt: skip
 @pytest.mark.promise("bad inputs")
-def test_a_batch_of_another_form_is_an_error_that_names_the_file(official, batch):
+def test_a_malformed_batch_is_an_error_that_names_the_file(official, batch):
     (official / BATCHES / TEST_FILE).write_bytes(pickle.dumps(batch, protocol=2))
     with pytest.raises(UserError, match="test_batch as a CIFAR-10 batch") as caught:
         CIFAR10(official).load("test")
@@ -272,7 +278,7 @@ def test_an_empty_damaged_or_absent_batch_is_an_error_that_names_the_file(offici
 def test_training_batches_of_unequal_length_are_an_error_that_names_the_file(official):
     batch = {b"data": DATA, b"labels": [0, 1]}
     (official / BATCHES / "data_batch_3").write_bytes(pickle.dumps(batch, protocol=2))
-    with pytest.raises(UserError, match="data_batch_3 holds 2 images"):
+    with pytest.raises(UserError, match="data_batch_3 has 2 images but data_batch_1 has 10"):
         CIFAR10(official).load("train")
 
 
@@ -347,7 +353,7 @@ def test_images_of_every_mode_become_rgb(tmp_path, mode):
 
 
 @pytest.mark.promise("bad inputs")
-def test_training_does_without_a_test_folder_and_testing_says_that_there_is_none(folder):
+def test_training_needs_no_test_folder_and_testing_says_that_it_is_missing(folder):
     (folder / "test").rename(folder / "elsewhere")
     source = ImageFolder(folder, size=8)
     source.prepare()
@@ -358,25 +364,25 @@ def test_training_does_without_a_test_folder_and_testing_says_that_there_is_none
 
 @pytest.mark.promise("bad inputs")
 def test_a_root_without_a_train_folder_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match=f"images belong in {tmp_path / 'train'}/<class>/") as caught:
+    with pytest.raises(UserError, match=f"put images in {tmp_path / 'train'}/<class>/") as caught:
         ImageFolder(tmp_path).prepare()
     assert not isinstance(caught.value, MissingData)
     (tmp_path / "train").mkdir()
-    with pytest.raises(UserError, match="holds no class folder"):
+    with pytest.raises(UserError, match="has no class folders"):
         ImageFolder(tmp_path).prepare()
 
 
 @pytest.mark.promise("bad inputs")
 def test_an_empty_class_folder_is_named(folder):
     (folder / "train" / "dog" / "a.png").unlink()
-    with pytest.raises(UserError, match=f"{folder / 'train' / 'dog'} holds no image"):
+    with pytest.raises(UserError, match=f"{folder / 'train' / 'dog'} has no images"):
         ImageFolder(folder).prepare()
 
 
 @pytest.mark.promise("bad inputs")
 def test_classes_that_only_one_split_has_are_named(folder):
     save(folder / "test" / "bird" / "a.png", "red")
-    with pytest.raises(UserError, match=r"same class folders .*: bird$"):
+    with pytest.raises(UserError, match=r"class folders of .*; not in both: bird$"):
         ImageFolder(folder).prepare()
 
 
@@ -391,8 +397,95 @@ def test_an_image_that_cannot_be_read_is_named(folder, keep):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", SOURCES)
-def test_every_source_names_itself_and_says_whether_it_is_drawn(name, folder):
-    source = SOURCES[name](str(folder))
+# finding and adding a source
+
+NAMES = sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_module_is_a_source_that_names_itself_and_says_whether_it_is_drawn(name, folder):
+    source = find_source(name)(str(folder))
     assert isinstance(source.name, str) and source.synthetic is (name == "shapes")
     assert len(set(source.class_names)) == len(source.class_names) >= 2
+
+
+@pytest.mark.parametrize("name", ["shape", "", "os", "cifar10.tv_utils", "../cifar10"])
+@pytest.mark.promise("bad inputs")
+def test_an_unknown_source_is_refused_with_those_that_exist(name):
+    hint = "did you mean shapes? " if name == "shape" else ""
+    with pytest.raises(ValueError, match=re.escape(f"source={name}: no such source; {hint}")) as caught:
+        find_source(name)
+    assert str(caught.value).endswith(f"available: {', '.join(NAMES)}")
+
+
+DIGITS = '''"""Handwritten digits of 8 x 8 pixels (Alpaydin & Kaynak 1998), which come with scikit-learn."""
+
+import torch
+from sklearn.datasets import load_digits
+
+
+class Digits:
+    name = "scikit-learn's digits"
+    synthetic = False
+    class_names = tuple("0123456789")
+
+    def __init__(self, root):
+        pass
+
+    def prepare(self):
+        pass
+
+    def load(self, split):
+        digits = load_digits()
+        images = torch.from_numpy(digits.images * 255 / 16).to(torch.uint8)[:, None].repeat(1, 3, 1, 1)
+        part = slice(1500) if split == "train" else slice(1500, None)
+        return images[part].contiguous(), torch.from_numpy(digits.target[part])
+'''
+DIGITS_YAML = """# Handwritten digits, from scikit-learn.
+defaults:
+  - cifar10
+  - _self_
+source: digits
+crop_padding: 1
+flip: false
+"""
+
+
+@pytest.fixture
+def add_source(tmp_path, monkeypatch):
+    """Adds a module to `cifar10.data.sources` as a file in its folder would."""
+    monkeypatch.setattr(sources, "__path__", [*sources.__path__, str(tmp_path / "sources")])
+    before = set(sys.modules)
+
+    def add(name, code):
+        (tmp_path / "sources").mkdir(exist_ok=True)
+        (tmp_path / "sources" / f"{name}.py").write_text(code)
+        importlib.invalidate_caches()
+
+    yield add
+    for name in {name for name in sys.modules if name.startswith(f"{sources.__name__}.")} - before:
+        delattr(sources, name.rpartition(".")[2])
+        del sys.modules[name]
+
+
+def test_a_data_set_is_added_by_a_module_and_a_yaml_file(command, add_source, tmp_path):
+    add_source("digits", DIGITS)
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "digits.yaml").write_text(DIGITS_YAML)
+    few = ["data.train_size=100", "data.val_size=50", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    assert command("train.py", "--config-dir=conf", "data=digits", *few, "hydra.run.dir=run") == 0, command.err
+    assert "scikit-learn's digits: 100 images" in command.out
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+def test_a_source_needs_a_library_only_where_it_is_used(command, add_source, tmp_path):
+    add_source("rare", "import a_library_that_is_not_installed\n\n\nclass Rare:\n    pass\n")
+    assert find_source("shapes").name
+    assert command("train.py", "data=shapes", "data.source=rare", "hydra.run.dir=run") == 1
+    assert command.err == "error: data: No module named 'a_library_that_is_not_installed'\n"
+
+
+def test_a_module_with_several_public_classes_is_a_bug_that_is_named(add_source):
+    add_source("two", "class One:\n    pass\n\n\nclass Two:\n    pass\n")
+    with pytest.raises(TypeError, match=r"sources\.two must define one public class, the source, but defines 2"):
+        find_source("two")

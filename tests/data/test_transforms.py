@@ -1,5 +1,7 @@
 """Whole-batch transforms against references that take one image and one pixel at a time."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -118,7 +120,7 @@ def test_cutout_zeroes_exactly_the_clipped_square(height, width, size, centres):
     assert torch.equal(images, before)
 
 
-def test_the_cutout_square_hangs_over_the_border():
+def test_the_cutout_square_may_extend_beyond_the_border():
     zeroed = cutout(torch.ones(2, 3, 32, 32), torch.tensor([[0.0, 0.0], [0.5, 0.5]]), 8) == 0
     assert zeroed[0, 0, :4, :4].all() and zeroed[0, 0].sum() == 16
     assert zeroed[1, 0, 12:20, 12:20].all() and zeroed[1, 0].sum() == 64
@@ -272,6 +274,23 @@ def test_downsampling_antialiases_so_that_no_pixel_goes_unseen(mode):
 
 
 # augmentation as a whole
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("crop_padding", -1),
+        ("cutout", -8),
+        ("mixup_alpha", -0.2),
+        ("mixup_alpha", float("nan")),
+        ("cutmix_alpha", -1.0),
+        ("cutmix_alpha", 2e6),
+        ("cutmix_alpha", float("inf")),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name}={re.escape(str(value))}: must be "):
+        Augmentation(**{name: value})
 
 
 def test_draws_are_a_function_of_their_generator_alone():

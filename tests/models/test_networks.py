@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cifar10.data.sources import CIFAR10
+from cifar10.data.sources.cifar10 import CIFAR10
 from cifar10.models.networks.cnn import CNN
 from cifar10.report.metrics import classification_metrics
 

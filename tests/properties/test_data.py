@@ -1,4 +1,4 @@
-"""What holds of transforms, splits, batches and files whatever they are given."""
+"""What holds for transforms, splits, batches and files on any input."""
 
 import pickle
 
@@ -8,8 +8,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cifar10.data.batch_files import TRAIN_FILES, dump_batch, load_batches
 from cifar10.data.datamodule import Batches, split
-from cifar10.data.sources.batch_files import TRAIN_FILES, dump_batch, load_batches
 from cifar10.data.transforms import Augmentation, Preprocessing, crop_and_flip
 from cifar10.errors import UserError
 
@@ -48,7 +48,7 @@ def batches_of_images(draw, mixed=True, square=False):
 
 @some
 @given(batches_of_images(), sides)
-def test_any_augmentation_gives_finite_inputs_and_targets_that_are_distributions_of_classes_present(batch, size):
+def test_any_augmentation_gives_finite_inputs_and_targets_that_are_distributions_over_classes_present(batch, size):
     images, labels, augmentation, draws = batch
     before = images.clone()
     inputs, targets = augmentation.apply(images, labels, draws, Preprocessing(size), CLASSES)
@@ -66,7 +66,7 @@ def test_any_augmentation_gives_finite_inputs_and_targets_that_are_distributions
 
 @some
 @given(batches_of_images(square=True))
-def test_without_resizing_no_pixel_leaves_the_range_of_those_that_the_batch_has(batch):
+def test_without_resizing_no_pixel_leaves_the_range_of_the_batch(batch):
     images, labels, augmentation, draws = batch
     pixels, _ = augmentation.apply(images, labels, draws, Preprocessing(images.shape[-1]), CLASSES)
     low = 0 if augmentation.cutout else images.min() / 255
@@ -75,7 +75,7 @@ def test_without_resizing_no_pixel_leaves_the_range_of_those_that_the_batch_has(
 
 @some
 @given(batches_of_images(mixed=False, square=True))
-def test_every_pixel_after_crop_flip_and_cutout_is_one_of_the_image_s_own_or_nothing(batch):
+def test_every_pixel_after_crop_flip_and_cutout_comes_from_its_image_or_is_zero(batch):
     images, labels, augmentation, draws = batch
     pixels, _ = augmentation.apply(images, labels, draws, Preprocessing(images.shape[-1]), CLASSES)
     for image, seen in zip(images, (255 * pixels).round().to(torch.uint8), strict=True):
@@ -101,7 +101,7 @@ def test_an_image_depends_on_its_own_draws_and_its_partner_alone(batch, data):
 
 @some
 @given(st.integers(1, 5), st.integers(2, 9), st.integers(2, 9), seeds)
-def test_mirroring_twice_is_nothing_and_keeps_every_byte(count, height, width, seed):
+def test_mirroring_twice_restores_every_byte(count, height, width, seed):
     images, mirror = images_of(count, height, width, seed), torch.zeros(count, 3)
     once = crop_and_flip(images, mirror, 0, flip=True)
     assert torch.equal(once, images.flip(-1)) and once.dtype == torch.uint8
@@ -121,7 +121,7 @@ def test_denormalise_inverts_normalise_for_any_mean_and_deviation(count, side, m
 
 @some
 @given(sides, sides, st.integers(1, 40), st.integers(0, 255), st.sampled_from(["bilinear", "bicubic", "nearest"]))
-def test_an_image_of_one_colour_has_it_at_every_size(height, width, size, colour, interpolation):
+def test_a_plain_image_keeps_its_colour_at_every_size(height, width, size, colour, interpolation):
     images = torch.full((2, 3, height, width), colour, dtype=torch.uint8)
     pixels = Preprocessing(size, interpolation=interpolation)(images)
     torch.testing.assert_close(pixels, torch.full((2, 3, size, size), colour / 255), rtol=1e-5, atol=1e-5)
@@ -137,7 +137,7 @@ def test_interpolation_without_negative_weights_stays_between_the_darkest_and_br
 
 @some
 @given(sides, st.integers(1, 40), seeds, st.sampled_from(["bilinear", "bicubic"]))
-def test_resizing_commutes_with_mirroring_and_turning(side, size, seed, mode):
+def test_resizing_commutes_with_mirroring_and_transposing(side, size, seed, mode):
     images = images_of(2, side, side, seed)
     resize = Preprocessing(size, interpolation=mode)
     for moved in (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2)):
@@ -157,11 +157,11 @@ def test_a_split_is_disjoint_and_of_the_size_asked_for_or_refused_in_one_line(la
     wanted = [round(s * n) if isinstance(s, float) else s for s, n in ((val_size, total), (train_size, None)) if n]
     try:
         train, val = split(labels, train_size, val_size, seed)
-    except UserError as error:
-        assert str(error).startswith(("data.val_size=", "data.train_size=")) and "\n" not in str(error)
+    except ValueError as error:
+        assert str(error).startswith(("val_size=", "train_size=")) and "\n" not in str(error)
         left = total - wanted[0]
         train = round(train_size * left) if isinstance(train_size, float) else train_size
-        assert not 1 <= wanted[0] < total or not (train is None or 1 <= train <= left), "it could be had"
+        assert not 1 <= wanted[0] < total or not (train is None or 1 <= train <= left), "the images allow it"
         return
     assert len(val) == wanted[0] and len(set(val) | set(train)) == len(val) + len(train)
     assert set(val) | set(train) <= set(range(total))
@@ -173,7 +173,7 @@ def test_a_split_is_disjoint_and_of_the_size_asked_for_or_refused_in_one_line(la
 
 @some
 @given(labels_of_any_kind, st.data(), seeds)
-def test_smaller_parts_lie_in_larger_ones_and_training_images_keep_their_order(labels, data, seed):
+def test_smaller_parts_are_subsets_of_larger_ones_and_training_images_keep_their_order(labels, data, seed):
     smaller, larger = sorted(data.draw(st.lists(st.integers(1, len(labels) - 1), min_size=2, max_size=2)))
     (train_small, val_small), (train_large, val_large) = (split(labels, None, n, seed) for n in (smaller, larger))
     assert np.array_equal(val_large[:smaller], val_small) and set(train_large) <= set(train_small)
@@ -183,7 +183,7 @@ def test_smaller_parts_lie_in_larger_ones_and_training_images_keep_their_order(l
 
 @some
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=8), st.floats(0.05, 0.95), seeds)
-def test_both_parts_hold_each_class_in_its_share_however_unequal_the_classes(counts, val_size, seed):
+def test_both_parts_have_each_class_in_proportion_however_unequal_the_classes(counts, val_size, seed):
     labels = np.random.RandomState(seed).permutation(np.repeat(np.arange(len(counts)), counts))
     assume(1 <= round(val_size * len(labels)) < len(labels))
     share = np.array(counts) / sum(counts)
@@ -264,7 +264,7 @@ damaged = st.tuples(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_siz
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.one_of(st.binary(max_size=200), damaged, st.integers(0, len(GOOD)).map(lambda end: GOOD[:end])))
-def test_a_file_of_any_bytes_is_read_or_refused_by_its_name_in_one_line(tmp_path_factory, content):
+def test_a_file_of_any_bytes_is_read_or_refused_in_one_line_that_names_it(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("files")
     (folder / "test_batch").write_bytes(content)
     try:

@@ -1,65 +1,67 @@
-"""The corruptions of CIFAR-10-C, computed on whole batches: what a comparison's robustness is measured on.
+"""The corruptions of CIFAR-10-C, computed on whole batches, to measure robustness on.
 
-Definitions and parameters are those of Hendrycks & Dietterich 2019 (section 4.1) as their script for CIFAR-10 has them
+Definitions and parameters are those of Hendrycks & Dietterich 2019 (section 4.1) as in their script for CIFAR-10
 (ImageNet-C/create_c/make_cifar_c.py in github.com/hendrycks/robustness); the random numbers are our own. Of the 15,
-`frost` is left out: it needs the authors' photographs. The parameters are made for 32 pixels and stay the same in
-pixels at any other size.
+`frost` is missing: it needs the authors' photographs. The parameters are meant for images of 32 pixels and are not
+scaled for other sizes.
 """
 
 import difflib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cifar10.data.corruptions import blur, digital, noise, weather
-from cifar10.data.corruptions.pixels import truncate
-from cifar10.errors import UserError
+from cifar10.data.corruptions.pixels import Rngs, truncate
 
-CORRUPTIONS: dict[str, Callable[[Tensor, int, list[np.random.Generator]], Tensor]] = {
-    "gaussian_noise": noise.gaussian_noise,
-    "shot_noise": noise.shot_noise,
-    "impulse_noise": noise.impulse_noise,
-    "defocus_blur": blur.defocus_blur,
-    "glass_blur": blur.glass_blur,
-    "motion_blur": blur.motion_blur,
-    "zoom_blur": blur.zoom_blur,
-    "snow": weather.snow,
-    "fog": weather.fog,
-    "brightness": weather.brightness,
-    "contrast": digital.contrast,
-    "elastic_transform": digital.elastic_transform,
-    "pixelate": digital.pixelate,
-    "jpeg_compression": digital.jpeg_compression,
+GROUPS: dict[str, tuple[Callable[[Tensor, int, Rngs], Tensor], ...]] = {
+    "noise": (noise.gaussian_noise, noise.shot_noise, noise.impulse_noise),
+    "blur": (blur.defocus_blur, blur.glass_blur, blur.motion_blur, blur.zoom_blur),
+    "weather": (weather.snow, weather.fog, weather.brightness),
+    "digital": (digital.contrast, digital.elastic_transform, digital.pixelate, digital.jpeg_compression),
 }
-GROUPS: dict[str, tuple[str, ...]] = {
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur"),
-    "weather": ("snow", "fog", "brightness"),
-    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression"),
-}
+CORRUPTIONS = {corruption.__name__: corruption for group in GROUPS.values() for corruption in group}
 SEVERITIES = (1, 2, 3, 4, 5)
 
-_AT_ONCE = 250  # images: bounds the memory, and on a CPU keeps them in its cache
+_AT_ONCE = 250  # images: limits the memory, and on a CPU keeps them in its cache
+
+
+def names_of(choices: Iterable[str]) -> list[str]:
+    """The corruptions that are chosen by their own name, by their group's or by "all", each once.
+
+    Raises ValueError for an unknown name.
+    """
+    members = {
+        "all": list(CORRUPTIONS),
+        **{group: [corruption.__name__ for corruption in corruptions] for group, corruptions in GROUPS.items()},
+        **{name: [name] for name in CORRUPTIONS},
+    }
+    for choice in choices:
+        if choice not in members:
+            near = difflib.get_close_matches(choice, members, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"available: {', '.join(members)}"
+            raise ValueError(f"names={choice}: no such corruption; {hint}")
+    return list(dict.fromkeys(name for choice in choices for name in members[choice]))
 
 
 def corrupt(images: Tensor, name: str, severity: int, numbers: Tensor) -> Tensor:
-    """Corrupt uint8 images (B, 3, H, W), at least 16 pixels a side, on their device; the input stays as it is.
+    """A corrupted copy of uint8 images (B, 3, H, W), at least 16 pixels a side, on their device.
 
     numbers: int64 (B,), not negative: each image's number in its set. An image's random numbers are a function of
-    name, severity and number alone. The result is truncated to whole levels, as the authors' is. Raises UserError for
-    an unknown name and ValueError for a severity outside 1 to 5.
+    name, severity and number alone. The result is truncated to whole levels, as the authors' is. Raises ValueError for
+    an unknown name and for a severity outside 1 to 5.
     """
     if name not in CORRUPTIONS:
-        near = difflib.get_close_matches(name, CORRUPTIONS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CORRUPTIONS)}"
-        raise UserError(f"no corruption is called {name}; {hint}")
+        raise ValueError(f"name={name}: must be one of {', '.join(CORRUPTIONS)}")
     if severity not in SEVERITIES:
-        raise ValueError(f"severity must be one of {SEVERITIES}, not {severity}")
-    if images.dtype != torch.uint8 or len(images) != len(numbers):
-        raise ValueError("images must be uint8, with one number each")
+        raise ValueError(f"severity={severity}: must be one of {SEVERITIES}")
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images: must be uint8, not {images.dtype}")
+    if len(images) != len(numbers):
+        raise ValueError(f"numbers: must be one for each of the {len(images)} images, not {len(numbers)}")
     corrupted = torch.empty_like(images)
     for part, into, which in zip(*(whole.split(_AT_ONCE) for whole in (images, corrupted, numbers)), strict=True):
         if len(part):

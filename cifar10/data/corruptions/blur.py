@@ -1,6 +1,6 @@
 """The blur corruptions: defocus, glass, motion and zoom.
 
-Filters are summed tap by tap: a convolution kernel's choice of algorithm, and so its last bit, depends on device and
+Filters are summed tap by tap, because the algorithm of a convolution, and with it the last bit, depends on device and
 batch.
 """
 
@@ -13,21 +13,20 @@ import torch.nn.functional as F
 from scipy.signal import convolve2d
 from torch import Tensor
 
-from cifar10.data.corruptions.noise import Rngs
-from cifar10.data.corruptions.pixels import draw, truncate
+from cifar10.data.corruptions.pixels import Rngs, draw, truncate
 
 
 def defocus_blur(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Filter with a disk whose edge is smoothed."""
+    """Filter with a smooth-edged disk."""
     radius, sigma = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1))[severity - 1]
     return convolve(images, disk(radius, sigma), "reflect")
 
 
 def glass_blur(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Smooth, replace each pixel by a close one, smooth.
+    """Smooth, replace each pixel with a neighbour, smooth.
 
-    The authors' loop means to swap pixels at a distance of at most one up and left, but its two sides are views of one
-    array, so that the pixel is replaced and its neighbour kept; CIFAR-10-C is made that way, and so is this.
+    The authors' loop means to swap each pixel with one up to one step up and left, but both sides of the assignment are
+    views of the same array, so that the pixel is replaced and its neighbour is not; CIFAR-10-C was made that way.
     """
     sigma, times = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))[severity - 1]
     height, width = images.shape[-2:]
@@ -43,24 +42,24 @@ def glass_blur(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
 
 
 def motion_blur(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Smear along a line of an angle between -45 and 45 degrees."""
+    """Smear along a line at an angle between -45 and 45 degrees."""
     radius, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[severity - 1]
     return smear(images, radius, sigma, [rng.uniform(-45, 45) for rng in rngs])
 
 
 def zoom_blur(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """The mean of the image and of its zooms by 1.00, 1.01, ... (the first is the image again)."""
+    """The mean of the image and its zooms by 1.00, 1.01, ... (the first is the image again)."""
     factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)
     zooms = Counter(tuple(zoomed_side(side, factor) for side in images.shape[-2:]) for factor in factors)
     images = images.contiguous(memory_format=torch.channels_last)  # interpolates twice as fast
     total = images.clone()
-    for sides, times in zooms.items():  # at 32 pixels about two factors make one zoom
+    for sides, times in zooms.items():  # at 32 pixels about two factors give the same zoom
         total.add_(zoom(images, sides), alpha=times)
     return total / (len(factors) + 1)
 
 
 def convolve(images: Tensor, kernel: np.ndarray, border: str) -> Tensor:
-    """Filter each channel with a symmetric kernel of odd sides. border: a mode of `torch.nn.functional.pad`."""
+    """Filter each channel with a symmetric kernel of odd size. border: a mode of `torch.nn.functional.pad`."""
     height, width = images.shape[-2:]
     down, across = (side // 2 for side in kernel.shape)
     padded = F.pad(images, (across, across, down, down), mode=border)
@@ -72,7 +71,7 @@ def convolve(images: Tensor, kernel: np.ndarray, border: str) -> Tensor:
 
 
 def disk(radius: float, sigma: float) -> np.ndarray:
-    """A disk kernel, smoothed by three Gaussian taps a side (`disk` of the authors' script, its zeros cut off)."""
+    """A disk kernel, smoothed by a 3 x 3 Gaussian (`disk` of the authors' script without its border of zeros)."""
     reach = np.arange(-int(radius), int(radius) + 1)
     inside = reach[:, None] ** 2 + reach**2 <= radius**2
     edge = gaussian(sigma, 1)
@@ -85,17 +84,17 @@ def gaussian(sigma: float, radius: int) -> np.ndarray:
 
 
 def smear(images: Tensor, radius: int, sigma: float, degrees: list[float]) -> Tensor:
-    """ImageMagick's MotionBlurImage (MagickCore/effect.c), an angle per image; with what its PNG keeps of it.
+    """ImageMagick's MotionBlurImage (MagickCore/effect.c) with an angle per image, rounded as in an 8-bit PNG.
 
     A pixel becomes the mean of 2 * radius + 1 pixels on the line that starts at it, weighted by half a Gaussian;
-    beyond the border the edge is repeated.
+    the border is repeated beyond the edge.
     """
     height, width = images.shape[-2:]
     distance = np.arange(2 * radius + 1)
     weights = np.exp(-0.5 * (distance / sigma) ** 2)
-    weights = weights[weights > 1e-6]  # what is left out is less than 0.001 levels
+    weights = weights[weights > 1e-6]  # the others contribute less than 0.001 levels
     weights /= weights.sum()
-    angles = np.radians(degrees)[:, None]  # offsets are rounded here, not on a device with a rounding of its own
+    angles = np.radians(degrees)[:, None]  # rounded on the CPU, as a device might round differently
     down, across = (np.ceil(distance * part(angles) - 0.5).astype(int) for part in (np.sin, np.cos))
     down, across = (torch.from_numpy(offset).to(images.device) for offset in (down, across))
     smeared = torch.zeros_like(images)
@@ -104,17 +103,17 @@ def smear(images: Tensor, radius: int, sigma: float, degrees: list[float]) -> Te
         columns = (torch.arange(width, device=images.device) + across[:, tap, None]).clamp(0, width - 1)
         source = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)[:, None]
         smeared.add_(images.flatten(2).gather(2, source.expand(-1, images.shape[1], -1)).view_as(images), alpha=weight)
-    return truncate(smeared + 0.5 / 65535) / 255  # it rounds to 16 bits and then truncates to 8
+    return truncate(smeared + 0.5 / 65535) / 255  # ImageMagick rounds to 16 bits, then truncates to 8
 
 
 def zoomed_side(side: int, factor: float) -> tuple[int, int]:
-    """How many pixels of a side are zoomed, and to how many, for a factor of at least 1."""
+    """How many of a side's pixels are zoomed, and to how many, for a factor of at least 1."""
     crop = math.ceil(side / factor)
     return crop, round(crop * factor)
 
 
 def zoom(images: Tensor, sides: tuple[tuple[int, int], ...]) -> Tensor:
-    """Zoom into the centre, linearly (`clipped_zoom` of the authors); sides: of `zoomed_side`, for height and width."""
+    """Zoom into the centre linearly (the authors' `clipped_zoom`). sides: height's and width's `zoomed_side`."""
     crops, sizes = zip(*sides, strict=True)
     zoomed = F.interpolate(_centre(images, crops), sizes, mode="bilinear", align_corners=True)
     return _centre(zoomed, images.shape[-2:])

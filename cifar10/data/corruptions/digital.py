@@ -1,4 +1,4 @@
-"""The digital corruptions: contrast, elastic transform, pixelate and JPEG compression; the last two by PIL."""
+"""The digital corruptions: contrast, elastic transform, and by Pillow pixelate and JPEG compression."""
 
 import io
 from collections.abc import Callable
@@ -10,14 +10,13 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
-from cifar10.data.corruptions.noise import Rngs
-from cifar10.data.corruptions.pixels import truncate
+from cifar10.data.corruptions.pixels import Rngs, truncate
 
 
 def contrast(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Shrink the distance of each channel from its mean over the image."""
+    """Move each channel towards its mean over the image."""
     kept = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
-    levels = images.mul(255).round()  # whole numbers have the same sum in any order
+    levels = images.mul(255).round()  # the sum of integers does not depend on their order
     mean = levels.mean((2, 3), keepdim=True) / 255
     return (images - mean) * kept + mean
 
@@ -25,8 +24,8 @@ def contrast(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
 def elastic_transform(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
     """A random affine map, then a displacement of each pixel by smoothed noise, both linearly interpolated.
 
-    strength: of the displacement, before the smoothing by `sigma`; shift: the most that a corner of the affine map's
-    triangle moves; all in pixels.
+    strength: of the displacement before it is smoothed by `sigma`. shift: how far the corners of the triangle that
+    defines the affine map move at most. All in pixels.
     """
     strength, sigma, shift = (
         (0, 0, 2.56),
@@ -37,7 +36,7 @@ def elastic_transform(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
     )[severity - 1]
     height, width = images.shape[-2:]
     grid = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)  # (H, W, 2) of x, y
-    images = sample(images, affine(grid, shift, rngs), mirror=True)
+    images = sample(images, affine_grid(grid, shift, rngs), mirror=True)
     if not strength:
         return images
     noise = np.stack([rng.uniform(-1, 1, (2, height, width)) for rng in rngs])
@@ -49,7 +48,7 @@ def elastic_transform(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
 
 
 def pixelate(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Resize to a fraction of the size and back with a box filter."""
+    """Resize to a fraction of the size and back, both with a box filter."""
     fraction = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
 
     def resize(image: Image.Image) -> Image.Image:
@@ -70,8 +69,8 @@ def jpeg_compression(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
     return by_pil(images, compress)
 
 
-def affine(grid: np.ndarray, shift: float, rngs: Rngs) -> np.ndarray:
-    """Where each pixel comes from, (B, H, W, 2) in x and y, if three points move by up to `shift` in either axis."""
+def affine_grid(grid: np.ndarray, shift: float, rngs: Rngs) -> np.ndarray:
+    """The source (x, y) of each pixel, (B, H, W, 2), if three points move by up to `shift` along each axis."""
     height, width = grid.shape[:2]
     triangle = np.array([width // 2, height // 2]) + min(height, width) // 3 * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = triangle + np.stack([rng.uniform(-shift, shift, (3, 2)) for rng in rngs])
@@ -80,10 +79,10 @@ def affine(grid: np.ndarray, shift: float, rngs: Rngs) -> np.ndarray:
 
 
 def sample(images: Tensor, where: np.ndarray, mirror: bool) -> Tensor:
-    """Images at the points (B, H, W, 2), in pixels, x first, linearly interpolated.
+    """Images linearly interpolated at the points (B, H, W, 2): x and y in pixels.
 
-    Beyond the border they are reflected: about the centre of the last pixel if `mirror` (OpenCV's REFLECT_101, scipy's
-    "mirror"; grid_sample's align_corners=True), else about its outer edge (scipy's "reflect").
+    Beyond the border images are reflected about the centre of the last pixel if `mirror` (OpenCV's REFLECT_101, SciPy's
+    "mirror", grid_sample's align_corners=True), else about its outer edge (SciPy's "reflect").
     """
     sides = np.array([images.shape[-1], images.shape[-2]])
     scaled = 2 * where / (sides - 1) - 1 if mirror else (2 * where + 1) / sides - 1

@@ -1,20 +1,14 @@
-"""The noise corruptions: Gaussian, shot and impulse noise, each pixel of each channel on its own.
-
-As all corruptions: float (B, 3, H, W) in [0, 1], a severity of 1 to 5 and a generator per image -> float (B, 3, H, W),
-to be clipped.
-"""
+"""The noise corruptions: Gaussian, shot and impulse noise, independent for each pixel and channel."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cifar10.data.corruptions.pixels import draw
-
-Rngs = list[np.random.Generator]
+from cifar10.data.corruptions.pixels import Rngs, draw
 
 
 def gaussian_noise(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Add normal noise of a standard deviation given in units of the full range."""
+    """Add normal noise; its standard deviation is a fraction of the full range."""
     sd = (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1]
     return images + sd * draw(rngs, lambda rng: rng.standard_normal(images.shape[1:], np.float32), images)
 
@@ -28,7 +22,7 @@ def shot_noise(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
 
 
 def impulse_noise(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Set a fraction of the values to black or white, either as often (skimage's "s&p" noise)."""
+    """Set a fraction of the values to 0 or 1, equally often (skimage's "s&p" noise)."""
     amount = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
     uniform = draw(rngs, lambda rng: rng.random(images.shape[1:], np.float32), images)
     return torch.where(uniform < amount, (uniform < amount / 2).to(images), images)

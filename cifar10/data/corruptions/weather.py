@@ -5,12 +5,11 @@ import torch
 from torch import Tensor
 
 from cifar10.data.corruptions.blur import smear, zoom, zoomed_side
-from cifar10.data.corruptions.noise import Rngs
-from cifar10.data.corruptions.pixels import draw, truncate
+from cifar10.data.corruptions.pixels import Rngs, draw, truncate
 
 
 def snow(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Whiten the image and add flakes, smeared downwards, and the same turned by 180 degrees."""
+    """Whiten the image, then add a layer of flakes smeared downwards and the same layer rotated by 180 degrees."""
     mean, sd, factor, threshold, radius, sigma, kept = (
         (0.1, 0.2, 1, 0.6, 8, 3, 0.95),
         (0.1, 0.2, 1, 0.5, 10, 4, 0.9),
@@ -29,7 +28,7 @@ def snow(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
 
 
 def fog(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Add a plasma fractal and scale back to the image's own maximum."""
+    """Add a plasma fractal and scale back to the image's maximum."""
     strength, decay = ((0.2, 3), (0.5, 3), (0.75, 2.5), (1, 2), (1.5, 1.75))[severity - 1]
     height, width = images.shape[-2:]
     brightest = images.amax((1, 2, 3), keepdim=True)
@@ -38,7 +37,7 @@ def fog(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
 
 
 def brightness(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
-    """Add to the value of HSV; hue and saturation stay, so that red, green and blue are multiplied by one factor."""
+    """Add to HSV's value; hue and saturation stay, so that red, green and blue are multiplied by the same factor."""
     added = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
     value = images.amax(1, keepdim=True)
     brighter = (value + added).clamp(max=1)
@@ -46,9 +45,9 @@ def brightness(images: Tensor, severity: int, rngs: Rngs) -> Tensor:
 
 
 def plasma(side: int, decay: float, rngs: Rngs, like: Tensor) -> Tensor:
-    """Fractal heights by the diamond-square algorithm, which wraps around: (B, n, n) in [0, 1], both attained.
+    """Fractal heights by the diamond-square algorithm with wrapped borders: (B, n, n), scaled to fill [0, 1].
 
-    n: the smallest power of two that is not below `side`. A finer grid's noise is smaller by `decay` squared.
+    n: the smallest power of two that is at least `side`. Each halving of the grid divides the noise by `decay` squared.
     """
     step = side = 1 << (side - 1).bit_length()
     noise = draw(rngs, lambda rng: rng.uniform(-1, 1, side * side - 1), like)

@@ -1,13 +1,54 @@
-"""Where images come from, a file each.
+"""Data sets, one module each: `source: NAME` in conf/data/ is the one public class of `NAME.py` in this folder."""
 
-A source has `name`, `synthetic`, `class_names`, `__init__(root)`, `prepare()` (make the files exist and verify them;
-one process calls it) and `load("train" or "test")` -> (images uint8 (N, 3, H, W), contiguous, and labels int64 (N,)).
-To add a data set, write such a class in a file here and add it to `SOURCES`.
-"""
+import difflib
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+from typing import Literal, Protocol
 
-from cifar10.data.sources.cifar10 import CIFAR10
-from cifar10.data.sources.folder import ImageFolder
-from cifar10.data.sources.published import CIFAR101
-from cifar10.data.sources.shapes import Shapes
+from torch import Tensor
 
-SOURCES: dict[str, type] = {"cifar10": CIFAR10, "cifar101": CIFAR101, "shapes": Shapes, "folder": ImageFolder}
+
+class Source(Protocol):
+    """What a data set's class provides; nothing else of it is used.
+
+    class_names: in the order of the labels, known once `prepare` has run. synthetic: drawn rather than photographed,
+    which logs and reports then point out. name: how they call the data set.
+    """
+
+    name: str
+    synthetic: bool
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def __init__(self, root: str | Path) -> None:
+        """root: the data set's folder; reads nothing yet."""
+
+    def prepare(self) -> None:
+        """Make sure that the files exist and are sound, downloading them if need be; one process calls it.
+
+        Raises UserError that names the file.
+        """
+
+    def load(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+        """Images uint8 (N, 3, H, W), contiguous (memory-mapped ones will do), and labels int64 (N,)."""
+
+
+def find_source(name: str) -> type[Source]:
+    """The class of a data set. Raises ValueError for a name that has no module here."""
+    available = [module.name for module in pkgutil.iter_modules(__path__)]
+    if name not in available:
+        near = difflib.get_close_matches(name, available, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"source={name}: no such source; {hint}available: {', '.join(sorted(available))}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    classes = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and value.__module__ == module.__name__ and not value.__name__.startswith("_")
+    ]
+    if len(classes) != 1:
+        raise TypeError(f"{module.__name__} must define one public class, the source, but defines {len(classes)}")
+    return classes[0]

@@ -1,9 +1,4 @@
-"""Where images come from: CIFAR-10's official files, drawn shapes, a folder of images.
-
-A source has `name`, `synthetic`, `class_names`, `__init__(root)`, `prepare()` (make the files exist and verify them;
-one process calls it) and `load("train" or "test")` -> (images uint8 (N, 3, H, W), contiguous, and labels int64 (N,)).
-To add a data set, write such a class and add it to `SOURCES`.
-"""
+"""CIFAR-10: its official files, verified by checksum and downloaded if absent."""
 
 import contextlib
 import io
@@ -17,18 +12,18 @@ import torchvision
 from torch import Tensor
 from torchvision.datasets import utils as tv_utils
 
-from cifar10.data.sources.batch_files import TEST_FILE, load_batches
+from cifar10.data.batch_files import TEST_FILE, load_batches
 from cifar10.errors import MissingData, UserError, cause_of
 from cifar10.files import scratch_folder
 
 log = logging.getLogger(__name__)
 
-_OFFICIAL = torchvision.datasets.CIFAR10  # its urls, file names and md5 sums; its loader is not used
+_OFFICIAL = torchvision.datasets.CIFAR10  # for its URL, file names and MD5 sums; its loader is not used
 _BATCHES = _OFFICIAL.base_folder
 
 
 class CIFAR10:
-    """CIFAR-10 (Krizhevsky 2009): the official files in `<root>/cifar-10-batches-py/`, downloaded if absent."""
+    """CIFAR-10 (Krizhevsky 2009), read from `<root>/cifar-10-batches-py/`."""
 
     name = "CIFAR-10"
     synthetic = False
@@ -41,41 +36,39 @@ class CIFAR10:
         folder = self.root / _BATCHES
         if not os.path.lexists(folder):
             if (self.root / TEST_FILE).is_file():
-                raise UserError(
-                    f"{self.root} is not the folder that holds {_BATCHES}/: pass data.root={self.root.parent}"
-                )
+                raise UserError(f"{self.root} is {_BATCHES}/ itself: set data.root={self.root.parent}, its parent")
             if self._fetch(folder):
                 return
         if faults := _faults(folder):
             raise UserError(
-                f"CIFAR-10 in {folder} is not whole: {', '.join(faults)}; "
-                "replace these files, or delete the folder to have it downloaded afresh"
+                f"CIFAR-10 in {folder} is incomplete or damaged: {', '.join(faults)}; "
+                "replace these files, or delete the folder to download it again"
             )
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         return load_batches(self.root / _BATCHES, split, len(self.class_names))
 
     def _fetch(self, folder: Path) -> bool:
-        """Whether this process made the folder, and not another one while it waited."""
+        """Download the folder; False if another process did so while this one waited for it."""
         try:
             with scratch_folder(self.root) as scratch:
                 if os.path.lexists(folder):
                     return False
                 _download(self.root, scratch)
                 if faults := _faults(scratch / _BATCHES):
-                    raise RuntimeError(f"in the archive {', '.join(faults)}")
+                    raise RuntimeError(f"in the archive, {', '.join(faults)}")
                 (scratch / _BATCHES).rename(folder)
                 return True
         except Exception as error:  # urllib, tarfile, zlib, the file system and torchvision share no narrower class
             raise MissingData(
-                f"CIFAR-10 is not in {self.root} and could not be downloaded ({cause_of(error)}): put {_BATCHES}/ "
-                "under a folder and pass data.root=FOLDER, or set CIFAR10_ROOT=FOLDER, "
+                f"CIFAR-10 is not in {self.root} and could not be downloaded ({cause_of(error)}): set data.root=FOLDER "
+                f"or the environment variable CIFAR10_ROOT=FOLDER to the folder that contains {_BATCHES}/, "
                 "or use data=shapes (drawn images, no download)"
             ) from error
 
 
 def _faults(folder: Path) -> list[str]:
-    """What is wrong with the official files in `folder`, file by file."""
+    """What is wrong with each official file in `folder`."""
     faults = []
     sums = [*_OFFICIAL.train_list, *_OFFICIAL.test_list, (_OFFICIAL.meta["filename"], _OFFICIAL.meta["md5"])]
     for name, md5 in sums:
@@ -90,16 +83,16 @@ def _faults(folder: Path) -> list[str]:
 
 
 def _download(root: Path, scratch: Path) -> None:
-    """Unpack the official archive into `scratch`: the one that lies in `root` if it is whole, else a fresh one."""
+    """Unpack the official archive into `scratch`: the one in `root` if it is intact, else a newly downloaded one."""
     archive = root / _OFFICIAL.filename
     if tv_utils.check_integrity(archive, _OFFICIAL.tgz_md5):
         tv_utils.extract_archive(archive, scratch)
         return
     if os.path.lexists(archive):
-        log.warning("%s is not the whole archive: it is not used", archive)
+        log.warning("%s is incomplete or damaged: ignored", archive)
     log.info("downloading CIFAR-10 (170 MB) to %s", root)
     timeout = socket.getdefaulttimeout()
-    # torchvision draws its progress bar even into a file, where every redraw is kept
+    # torchvision would draw its progress bar even into a file
     quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
     socket.setdefaulttimeout(30)
     try:

@@ -1,4 +1,4 @@
-"""Images in folders, one a class: found, and made equally large."""
+"""A folder of images with a subfolder per class, all resized to the same size."""
 
 import os
 import stat
@@ -11,15 +11,15 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm import tqdm
 
 from cifar10.errors import UserError, cause_of
+from cifar10.progress import Progress
 
 
 class ImageFolder:
-    """Images in `<root>/train/<class>/` and `<root>/test/<class>/`, each resized and centre-cropped to `size` x `size`.
+    """Images in `<root>/train/<class>/` and `<root>/test/<class>/`, resized and centre-cropped to `size` pixels square.
 
-    The folders under train name the classes, in sorted order. Training does without a test folder.
+    The classes are the folders under train, in sorted order. Training needs no test folder.
     """
 
     synthetic = False
@@ -41,11 +41,10 @@ class ImageFolder:
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         paths, labels = zip(*self._files(split), strict=True)
         images = torch.empty(len(paths), 3, self.size, self.size, dtype=torch.uint8)
-        with ThreadPoolExecutor() as pool:
-            decoded = pool.map(partial(read_image, size=self.size), paths)
-            bar = tqdm(decoded, desc=f"reading {split} images", total=len(paths), disable=None, leave=False)
-            for index, image in enumerate(bar):
+        with ThreadPoolExecutor() as pool, Progress(len(paths), f"reading {split} images") as progress:
+            for index, image in enumerate(pool.map(partial(read_image, size=self.size), paths)):
                 images[index] = image
+                progress.update(1)
         return images, torch.tensor(labels)
 
     def _files(self, split: str) -> list[tuple[str, int]]:
@@ -53,38 +52,38 @@ class ImageFolder:
         folder = self.root / split
         if (found := _class_folders(folder)) != self.class_names:
             different = ", ".join(sorted(set(found) ^ set(self.class_names)))
-            raise UserError(f"{folder} must hold the same class folders as {self.root / 'train'}, unlike: {different}")
+            raise UserError(f"{folder} must have the class folders of {self.root / 'train'}; not in both: {different}")
         files = []
         for label, name in enumerate(self.class_names):
             if not (paths := _image_files(folder / name)):
-                raise UserError(f"{folder / name} holds no image ({' '.join(IMG_EXTENSIONS)})")
+                raise UserError(f"{folder / name} has no images ({' '.join(IMG_EXTENSIONS)})")
             files += [(path, label) for path in paths]
         return files
 
 
 def read_image(path: str | Path, size: int) -> Tensor:
-    """Read an image file as upright RGB, its shorter side resized to `size`, centre-cropped: uint8 (3, size, size).
+    """An image file as upright RGB, its shorter side resized to `size`, then centre-cropped: uint8 (3, size, size).
 
-    Transparency is left out, 16-bit grey becomes 8-bit, and of several frames the first is taken.
+    Transparency is dropped, 16-bit grey becomes 8-bit, and an animation is its first frame.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
-            raise OSError("it is no file")
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading from a pipe would wait for ever
+            raise OSError("not a regular file")
         with Image.open(path) as file:
             image = _rgb(ImageOps.exif_transpose(file), file.format)
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError and its own for damaged files
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and its own for damaged files
         raise UserError(f"cannot read the image {path} ({cause_of(error)}): replace or remove it") from error
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PNG"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow makes all above 255 white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))  # Pillow would clip to 255
     if image.mode in ("I", "F"):
-        raise ValueError("its pixels are 32-bit numbers, of which none is known to be white")
+        raise ValueError("32-bit pixels have no defined white level")
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # else Pillow warns
+        image = image.convert("RGBA")  # as Pillow otherwise warns
     return image.convert("RGB")
 
 
@@ -92,23 +91,23 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
     try:
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:
-        raise UserError(f"cannot read {folder} ({cause_of(error)}): images belong in {folder}/<class>/") from error
+        raise UserError(f"cannot read {folder} ({cause_of(error)}): put images in {folder}/<class>/") from error
     if not names:
-        raise UserError(f"{folder} holds no class folder: images belong in {folder}/<class>/")
+        raise UserError(f"{folder} has no class folders: put images in {folder}/<class>/")
     if odd := [name for name in names if not name.isprintable()]:
-        raise UserError(f"{folder} holds a class folder {odd[0]!a} that cannot be printed: give it another name")
+        raise UserError(f"{folder} has a class folder whose name cannot be printed, {odd[0]!a}: rename it")
     return tuple(names)
 
 
 def _image_files(folder: Path) -> list[str]:
-    """The image files under `folder` in a fixed order; a folder that is linked to is entered once."""
+    """The image files under `folder` in a fixed order; links are followed, but no folder is entered twice."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"cannot read the folder {error.filename} ({cause_of(error)})") from error
 
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        if (real := os.path.realpath(place)) in seen:  # a link in a circle
+        if (real := os.path.realpath(place)) in seen:  # a circular link
             folders.clear()
             continue
         seen.add(real)

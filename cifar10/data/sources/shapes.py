@@ -1,6 +1,6 @@
 """Ten drawn shapes: a data set that needs no download.
 
-A small CNN learns it and a linear model does not: place, size, angle and colours say nothing about the class.
+A small CNN learns it but a linear model does not: position, size, angle and colours are independent of the class.
 """
 
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from numpy import ndarray
 from torch import Tensor
 
-from cifar10.data.sources.batch_files import META_FILE, TEST_FILE, TRAIN_FILES, dump_batch, load_batches
+from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES, dump_batch, load_batches
 from cifar10.errors import UserError, cause_of
 from cifar10.files import scratch_folder
 
@@ -45,7 +45,7 @@ def _ring(x: ndarray, y: ndarray) -> ndarray:
 
 
 def _star(x: ndarray, y: ndarray) -> ndarray:
-    # A pentagram is what lies inside at least four of its five lines: the second largest distance decides.
+    # Inside a pentagram is inside at least four of its five lines, so the second largest distance decides.
     angles = [math.tau * k / 5 for k in range(5)]
     lines = np.stack([math.sin(angle) * x + math.cos(angle) * y for angle in angles])
     return np.sort(lines, axis=0)[-2] - 0.38
@@ -67,7 +67,7 @@ def _checkerboard(x: ndarray, y: ndarray) -> ndarray:
     return np.maximum(cells, np.maximum(abs(x), abs(y)) - 1.0)
 
 
-# name -> (signed distance to the outline in radii, negative inside; the largest turn in degrees that keeps the class)
+# name -> (signed distance to the outline in radii, negative inside; the largest rotation in degrees)
 _SHAPES: dict[str, tuple[Callable[[ndarray, ndarray], ndarray], int]] = {
     "circle": (_disc, _ANY_ANGLE),
     "square": (_square, _SMALL_ANGLE),
@@ -84,11 +84,8 @@ SHAPE_NAMES = tuple(_SHAPES)
 
 
 def draw_shapes(count: int, seed: int) -> tuple[ndarray, ndarray]:
-    """Draw images: uint8 (count, 3, 32, 32), and labels: int64 (count,), balanced and in shuffled order.
-
-    The same arguments give the same images under any numpy: the stream of `RandomState` is frozen.
-    """
-    rng = np.random.RandomState(seed)
+    """Images uint8 (count, 3, 32, 32) and labels int64 (count,), balanced and shuffled."""
+    rng = np.random.RandomState(seed)  # its stream is the same in every version of NumPy
     labels = rng.permutation(np.arange(count, dtype=np.int64) % len(_SHAPES))
     radius = rng.uniform(5, 13, (count, 1, 1))
     centre = 15.5 + rng.uniform(-1, 1, (2, count, 1, 1)) * (15.5 - radius)
@@ -98,7 +95,7 @@ def draw_shapes(count: int, seed: int) -> tuple[ndarray, ndarray]:
     slope = rng.uniform(-1.5, 1.5, (2, count, 1, 1, 1))
     noise = rng.randint(-50, 51, (count, 3, _SIZE, _SIZE), np.int16)
 
-    coverage = np.empty((count, 1, _SIZE, _SIZE))
+    coverage = np.empty((count, 1, _SIZE, _SIZE))  # of each pixel by the shape, 0 to 1
     row, column = np.ogrid[:_SIZE, :_SIZE]
     x, y = (column - centre[0]) / radius, (row - centre[1]) / radius
     for label, (distance, largest_turn) in enumerate(_SHAPES.values()):
@@ -114,9 +111,9 @@ def draw_shapes(count: int, seed: int) -> tuple[ndarray, ndarray]:
 
 
 def write_cifar10_files(folder: str | Path, images_per_batch: int = 2000) -> None:
-    """Write five drawn training batches, a test batch and `batches.meta` into `folder`, made if need be.
+    """Write five training batches, a test batch and `batches.meta` into `folder`, creating it if needed.
 
-    Readers of the official files expect the folder to be called `cifar-10-batches-py`.
+    Readers of the official files expect it to be called `cifar-10-batches-py`.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +136,7 @@ def write_cifar10_files(folder: str | Path, images_per_batch: int = 2000) -> Non
 
 
 class Shapes:
-    """Drawn images in CIFAR-10's file format in `<root>/shapes/cifar-10-batches-py/`, written if they are absent."""
+    """Drawn images in CIFAR-10's file format in `<root>/shapes/cifar-10-batches-py/`, written if absent."""
 
     name = "shapes (drawn images, not CIFAR-10)"
     synthetic = True
@@ -154,15 +151,15 @@ class Shapes:
         try:
             with scratch_folder(self.folder.parent) as scratch:
                 if not (absent := self._absent()):
-                    return  # another process has drawn them while this one waited
+                    return  # another process wrote them while this one waited
                 write_cifar10_files(scratch)
                 self.folder.mkdir(exist_ok=True)
                 for name in absent:
                     (scratch / name).replace(self.folder / name)
         except OSError as error:
             raise UserError(
-                f"cannot write the drawn images in {self.folder} ({cause_of(error)}): "
-                "pass data.root=FOLDER, a folder that can be written"
+                f"cannot write the drawn images to {self.folder} ({cause_of(error)}): "
+                "set data.root=FOLDER to a writable folder"
             ) from error
 
     def _absent(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""CIFAR-10's file format: Python 2 pickles of 3072 bytes an image, red, green and blue plane after one another."""
+"""CIFAR-10's file format: Python 2 pickles, 3,072 bytes per image, its red, green and blue planes in turn."""
 
 import pickle
 import struct
@@ -14,7 +14,7 @@ TRAIN_FILES = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST_FILE = "test_batch"
 META_FILE = "batches.meta"
 
-_ARRAY_PARTS = {
+_ALLOWED = {
     *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -23,50 +23,52 @@ _ARRAY_PARTS = {
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Unpickle numpy arrays and plain Python values and nothing else: a file with code in it executes nothing."""
+    """Unpickles NumPy arrays and plain Python values only, so that no code in a file is executed."""
 
     def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _ARRAY_PARTS:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
         return super().find_class(module, name)
 
 
 def load_batches(folder: Path, split: str, classes: int) -> tuple[Tensor, Tensor]:
-    """A split's images uint8 (N, 3, 32, 32) and labels int64 (N,); UserError that names a file that is damaged."""
+    """A split's images uint8 (N, 3, 32, 32) and labels int64 (N,). Raises UserError that names a damaged file."""
     names = {"train": TRAIN_FILES, "test": (TEST_FILE,)}[split]
     images = labels = None
     for index, name in enumerate(names):
         data, batch_labels = _read_batch(folder / name, classes)
-        if images is None:  # every file of a split holds equally many images
+        if images is None:  # allocated once, because all files of a split have the same number of images
             images = torch.empty(len(names), len(data), 3, 32, 32, dtype=torch.uint8)
             labels = torch.empty(len(names), len(data), dtype=torch.int64)
         if len(data) != images.shape[1]:
-            raise UserError(f"{folder / name} holds {len(data)} images, {names[0]} {images.shape[1]}: replace either")
+            raise UserError(
+                f"{folder / name} has {len(data)} images but {names[0]} has {images.shape[1]}: replace one of them"
+            )
         images[index].view(len(data), -1).copy_(torch.from_numpy(data))
         labels[index] = torch.from_numpy(batch_labels)
-        del data  # before the next file is read beside it
+        del data  # frees it before the next file is read
     return images.flatten(0, 1), labels.flatten()
 
 
 def _read_batch(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The content of one batch file: images uint8 (n, 3072), one row an image in CHW order, and labels int64 (n,)."""
+    """One file's images uint8 (n, 3072), flattened from (3, 32, 32), and labels int64 (n,)."""
     try:
         with path.open("rb") as file:
             batch = PlainUnpickler(file, encoding="bytes").load()
         if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
-            raise ValueError("it has no data and labels")
+            raise ValueError("no data and labels")
         data, labels = batch[b"data"], np.array(batch[b"labels"])
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(labels), 3072):
-            raise ValueError("its data is not one row of 3072 bytes for each label")
+            raise ValueError("its data is not one row of 3,072 bytes per label")
         if labels.dtype.kind not in "iu" or labels.ndim != 1 or not ((labels >= 0) & (labels < classes)).all():
-            raise ValueError(f"its labels are not whole numbers from 0 to {classes - 1}")
+            raise ValueError(f"its labels are not integers from 0 to {classes - 1}")
     except Exception as error:  # a damaged pickle can raise almost anything
         raise UserError(f"cannot read {path} as a CIFAR-10 batch ({cause_of(error)}): replace or delete it") from error
     return data, labels.astype(np.int64)
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Pickle bytes as Python 2 pickled `str`, as in the official files, so that every CIFAR-10 reader reads ours."""
+    """Pickles bytes as Python 2 pickled `str`, as in the official files, so that any CIFAR-10 reader can read them."""
 
     dispatch = pickle._Pickler.dispatch.copy()
 
