@@ -92,8 +92,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
         """
         if self.image_size not in (None, preprocessing.image_size):
             raise UserError(
-                f"data.image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; give it the same"
-                " image_size, or leave it to the model"
+                f"data.image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; give both the"
+                " same, or leave it to the model"
             )
         self.preprocessing = preprocessing
 
