@@ -1,7 +1,7 @@
-"""Whether a classifier knows when it is wrong: calibration, temperature scaling, and accuracy on its surest images.
+"""Whether a classifier knows when it is wrong: calibration, temperature scaling, accuracy where it is most confident.
 
 The confidence of an image is its largest softmax probability, computed in float64. Everywhere logits are (N, C) and
-labels (N,), ints in [0, C); ValueError where the two do not fit together.
+labels (N,), ints in [0, C); ValueError where the two do not match.
 """
 
 from typing import Any
@@ -91,9 +91,14 @@ def coverage_summary(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
+def confidence_of(logits: np.ndarray) -> np.ndarray:
+    """Largest softmax probability of each image, (N,)."""
+    return softmax(logits.astype(np.float64), axis=1).max(axis=1)
+
+
 def _confidence(logits: np.ndarray, labels: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Largest probability and whether the prediction is right, (N,) each."""
-    return softmax(_scaled(logits, labels, temperature), axis=1).max(axis=1), np.argmax(logits, axis=1) == labels
+    return confidence_of(_scaled(logits, labels, temperature)), np.argmax(logits, axis=1) == labels
 
 
 def _scaled(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
+
+from cifar10.report.calibration import fit_temperature
 
 TRAIN_SIZE = "data.train_size"
 
@@ -35,6 +38,16 @@ class Run:
         """Whether each test image is classified as its label says, bool (N,)."""
         return self.logits.argmax(axis=1) == self.labels
 
+    @cached_property
+    def temperature(self) -> float:
+        """Fitted on the validation images."""
+        return fit_temperature(self.val_logits, self.val_labels)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training and its validation; None where it was not written down."""
+        return self.facts.get("summary", {}).get("seconds") or None
+
     @property
     def switch_epoch(self) -> int | None:
         """The first epoch of phase 2, from 0; None without phases."""
@@ -43,7 +56,7 @@ class Run:
     def relabelled(self, labels: np.ndarray) -> "Run":
         """The same predictions beside other labels (N,); images with -1 are left out."""
         kept = labels >= 0
-        return Run(**(vars(self) | {"logits": self.logits[kept], "labels": labels[kept]}))
+        return replace(self, logits=self.logits[kept], labels=labels[kept])
 
 
 @dataclass

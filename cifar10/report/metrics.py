@@ -1,11 +1,11 @@
-"""Arrays in, figures out: what `evaluate.py` writes to metrics.json and prints, from one split's logits and labels."""
+"""Accuracy, loss, F1 and confusion of one split, from its logits and labels."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
@@ -19,18 +19,15 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
     _check(logits, labels, class_names)
-    # exponentials of half-precision logits overflow from 12 on
-    logits = logits.astype(np.float64)
     predictions = logits.argmax(axis=1)
     classes = np.arange(len(class_names))
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predictions, labels=classes, average=None, zero_division=0
     )
-    losses = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
     return {
         "n": len(labels),
         "acc": float((predictions == labels).mean()),
-        "loss": float(losses.mean()),
+        "loss": cross_entropy(logits, labels),
         "macro_f1": float(f1.mean()),
         "per_class": [
             {"class": str(name), "precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
@@ -40,8 +37,20 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
     }
 
 
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean in nats, computed in float64: exponentials of half-precision logits overflow from 12 on."""
+    logits = np.asarray(logits, dtype=np.float64)
+    return float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
+
+
+def macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Plain mean of F1 over all C classes; 0 for a class without images and predictions."""
+    classes = np.arange(logits.shape[1])
+    return float(f1_score(labels, logits.argmax(axis=1), labels=classes, average="macro", zero_division=0))
+
+
 def most_confused(matrix: Sequence[Sequence[int]], class_names: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    """The commonest mistakes, most frequent first: `true`, `predicted`, their `count`, and its `share` of the class."""
+    """The most frequent confusions, in order: `true`, `predicted`, their `count`, and its `share` of the class."""
     counts = np.array(matrix)
     totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)

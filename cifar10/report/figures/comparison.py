@@ -9,8 +9,8 @@ from matplotlib.ticker import NullLocator
 
 from cifar10.report.figures.style import (
     DOUBLE,
-    SMALL,
     TEXT,
+    beside,
     group_colour,
     group_handles,
     group_style,
@@ -18,44 +18,43 @@ from cifar10.report.figures.style import (
     legend_below,
     name_rows,
     numbered,
-    percent,
     percent_ticks,
     spaced,
 )
+from cifar10.report.numbers import UNKNOWN, count, interval, percent
 
 
 @in_style
-def accuracy_figure(groups: Sequence[Mapping]) -> Figure:
+def accuracy_figure(groups: Sequence[Mapping], width: float = DOUBLE) -> Figure:
     """Draw a row for each model: the mean accuracy and its interval, the seeds below it, and the values.
 
     groups: "name", "accs" (one a seed), "low" and "high" (of a 95 % interval; NaN where unknown).
     """
-    figure = Figure(figsize=(DOUBLE, 0.7 + 0.42 * len(groups)), layout="constrained")
-    axes = figure.add_subplot(xlabel="accuracy: mean and 95 % interval, below them the seeds")
+    figure = Figure(figsize=(width, 0.7 + 0.46 * len(groups)), layout="constrained")
+    axes = figure.add_subplot(xlabel="accuracy")
     for row, (index, group) in enumerate(numbered(groups)):
         mean, low, high = mean_of(group["accs"]), float(group["low"]), float(group["high"])
         axes.plot([low, high], [row, row], color=group_colour(index), linewidth=2.5, solid_capstyle="butt")
         axes.plot(mean, row, **group_style(index), markersize=8)
         draw_seeds(axes, group["accs"], row + 0.3, index)
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-        axes.annotate(percent(mean, 2), (1, row), xytext=(8, 0), fontsize=TEXT, weight="bold", **place)
-        if np.isfinite([low, high]).all():
-            text = f"{100 * low:.2f} to {100 * high:.2f}"
-            axes.annotate(text, (1, row), xytext=(58, 0), fontsize=SMALL, **place)
-    name_rows(axes, [group["name"] for group in groups], 1.8)
+        beside(axes, row - 0.17, percent(mean), points=8, fontsize=TEXT, weight="bold")
+        if UNKNOWN not in (text := interval(low, high)):
+            beside(axes, row + 0.23, text, points=8)
+    name_rows(axes, [group["name"] for group in groups], 0.26 * width)
     axes.margins(x=0.06)
+    axes.locator_params(axis="x", nbins=width)
     axes.grid(axis="x")
     percent_ticks(axes.xaxis)
     return figure
 
 
 @in_style
-def data_efficiency_figure(groups: Sequence[Mapping]) -> Figure:
+def data_efficiency_figure(groups: Sequence[Mapping], width: float = DOUBLE) -> Figure:
     """Draw accuracy against the number of training images: a dot a seed, the mean and its standard deviation.
 
     groups: "name", "sizes" (numbers of images) and "accs" (for each size, one accuracy a seed).
     """
-    figure = Figure(figsize=(DOUBLE, 3.2), layout="constrained")
+    figure = Figure(figsize=(width, 3.2), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="training images", ylabel="accuracy")
     for index, group in numbered(groups):
         order = np.argsort(group["sizes"], kind="stable")
@@ -66,7 +65,7 @@ def data_efficiency_figure(groups: Sequence[Mapping]) -> Figure:
         axes.errorbar(sizes, [mean_of(values) for values in accs], spread, **group_style(index), **line)
         for size, values in zip(sizes, accs, strict=True):
             axes.plot([size] * len(values), values, ".", color=group_colour(index), markersize=4, alpha=0.5)
-    _size_ticks(axes, sorted({int(size) for group in groups for size in group["sizes"]}))
+    _size_ticks(axes, sorted({int(size) for group in groups for size in group["sizes"]}), 0.8 * width)
     axes.grid()
     percent_ticks(axes.yaxis)
     legend_below(figure, group_handles(groups), [group["name"] for group in groups])
@@ -84,10 +83,9 @@ def draw_seeds(axes: Axes, accs: Sequence[float], row: float, index: int, size: 
     axes.plot(accs, [row] * len(accs), ".", color=group_colour(index), markersize=size, alpha=0.7, markeredgewidth=0)
 
 
-def _size_ticks(axes: Axes, sizes: Sequence[int]) -> None:
+def _size_ticks(axes: Axes, sizes: Sequence[int], inches: float) -> None:
     """A tick at every size, named where there is room."""
     axes.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
     left, right = np.log(axes.get_xlim())
-    names = [f"{size:,}".replace(",", " ") for size in sizes]
-    axes.set_xticks(sizes, spaced(names, (np.log(sizes) - left) / (right - left), 0.8 * DOUBLE))
+    axes.set_xticks(sizes, spaced(list(map(count, sizes)), (np.log(sizes) - left) / (right - left), inches))
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,4 +1,4 @@
-"""Accuracy on images that were spoilt in several ways, more and more."""
+"""Accuracy on corrupted images, against the severity of the corruption."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,18 +21,16 @@ from cifar10.report.figures.style import (
     percent_ticks,
 )
 
-MOST_COLUMNS = 5
-
 
 @in_style
-def corruption_figure(groups: Sequence[Mapping], corruptions: Sequence[str]) -> Figure:
+def corruption_figure(groups: Sequence[Mapping], corruptions: Sequence[str], width: float = DOUBLE) -> Figure:
     """Draw a panel for each corruption: accuracy over severity, dashed the accuracy on clean images.
 
     groups: "name", "clean" (accuracy) and "acc" (corruptions, severities), from severity 1; NaN where unknown.
     """
-    columns = min(MOST_COLUMNS, len(corruptions))
+    columns = min(5 if width > SINGLE else 2, len(corruptions))
     rows = -(-len(corruptions) // columns)
-    width = DOUBLE if columns > 2 else SINGLE
+    width = SINGLE if columns <= 2 else width
     figure = Figure(figsize=(width, 0.8 + 1.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for place, (axes, corruption) in enumerate(zip(panels.flat, corruptions, strict=False)):

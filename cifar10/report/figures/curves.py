@@ -18,6 +18,7 @@ from cifar10.report.figures.style import (
     group_style,
     in_style,
     legend_below,
+    next_to_each_other,
     numbered,
     percent_ticks,
     text_inches,
@@ -29,7 +30,9 @@ Rows = Sequence[Mapping[str, float | None]]
 
 
 @in_style
-def learning_curves_figure(rows: Rows, switch_epoch: int | None = None, title: str = "") -> Figure:
+def learning_curves_figure(
+    rows: Rows, switch_epoch: int | None = None, title: str = "", width: float = DOUBLE
+) -> Figure:
     """Draw loss and accuracy over the epochs, training and validation, with the epoch of lowest `val/loss` ringed.
 
     rows: one an epoch, with `epoch` (from 0; drawn from 1) and `train/loss`, `val/loss`, `train/acc`, `val/acc`,
@@ -43,8 +46,7 @@ def learning_curves_figure(rows: Rows, switch_epoch: int | None = None, title: s
     val_loss = _column(rows, "val/loss")
     best = None if np.isnan(val_loss).all() else int(np.nanargmin(val_loss))
 
-    figure = Figure(figsize=(DOUBLE, 2.9), layout="constrained")
-    panels = figure.subplots(1, 2)
+    figure, panels = next_to_each_other(2, width, 2.9)
     for axes, metric, name in zip(panels, ("loss", "acc"), ("loss (nats)", "accuracy"), strict=True):
         for stage, (label, colour, marker) in CURVES.items():
             values = _column(rows, f"{stage}/{metric}")
@@ -52,6 +54,8 @@ def learning_curves_figure(rows: Rows, switch_epoch: int | None = None, title: s
         if best is not None:
             _mark_best(axes, epochs[best], _column(rows, f"val/{metric}")[best])
         _dress(axes, epochs[0], epochs[-1], name)
+        if metric == "acc":
+            percent_ticks(axes.yaxis)
         if switch_epoch is not None and epochs[0] <= switch_epoch < epochs[-1]:
             _mark_switch(axes, switch_epoch + 0.5)
     if title:
@@ -61,7 +65,7 @@ def learning_curves_figure(rows: Rows, switch_epoch: int | None = None, title: s
 
 
 @in_style
-def learning_curves_comparison_figure(groups: Sequence[Mapping]) -> Figure:
+def learning_curves_comparison_figure(groups: Sequence[Mapping], width: float = DOUBLE) -> Figure:
     """Draw validation accuracy and loss of several models: mean and range over seeds; training as a dashed line.
 
     groups: "name", "runs" (the rows of each seed, as for `learning_curves_figure`; seeds may end at different epochs)
@@ -70,8 +74,7 @@ def learning_curves_comparison_figure(groups: Sequence[Mapping]) -> Figure:
     last = max((row["epoch"] for group in groups for rows in group["runs"] for row in rows), default=None)
     if last is None:
         raise ValueError("there is no epoch to draw")
-    figure = Figure(figsize=(DOUBLE, 3.0), layout="constrained")
-    panels = figure.subplots(1, 2)
+    figure, panels = next_to_each_other(2, width, 3.0)
     for axes, metric, label in zip(panels, ("acc", "loss"), ("accuracy", "loss (nats)"), strict=True):
         for index, group in numbered(groups):
             epochs, mean, low, high = _over_seeds(group["runs"], f"val/{metric}")
