@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
+
+from cifar10.report.metrics import check, cross_entropy
 
 TEMPERATURES = (0.05, 20.0)  # twentyfold either way: a network that needs more has another fault
 
@@ -43,7 +45,7 @@ def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
     return {
         "ece": float(np.nansum(bars["count"] * np.abs(bars["acc"] - bars["confidence"])) / len(scaled)),
         "brier": float(((softmax(scaled, axis=1) - truth) ** 2).sum(axis=1).mean()),
-        "loss": _loss(scaled, labels),
+        "loss": cross_entropy(scaled, labels),
     }
 
 
@@ -55,7 +57,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """
 
     def loss(temperature: float) -> float:
-        return _loss(_scaled(logits, labels, temperature), labels)
+        return cross_entropy(_scaled(logits, labels, temperature), labels)
 
     # the loss is convex in 1 / temperature, so it has a single valley in the logarithm too
     found = minimize_scalar(
@@ -103,18 +105,7 @@ def _confidence(logits: np.ndarray, labels: np.ndarray, temperature: float) -> t
 
 def _scaled(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
     logits, labels = np.asarray(logits), np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(
-            f"logits must be (N, C) and labels (N,), N > 0, but they are {logits.shape} and {labels.shape}"
-        )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(f"labels must be integers from 0 to {logits.shape[1] - 1}")
-    if not np.isfinite(logits).all():
-        raise ValueError("logits are NaN or infinite")
+    check(logits, labels)
     if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, but it is {temperature}")
+        raise ValueError(f"temperature={temperature}: must be above 0")
     return logits.astype(np.float64) / temperature
-
-
-def _loss(scaled: np.ndarray, labels: np.ndarray) -> float:
-    return float(-log_softmax(scaled, axis=1)[np.arange(len(scaled)), labels].mean())

@@ -12,7 +12,7 @@ import numpy as np
 
 from cifar10.report.calibration import calibration, coverage_summary
 from cifar10.report.groups import Group, Run
-from cifar10.report.metrics import classification_metrics, cross_entropy, macro_f1, most_confused
+from cifar10.report.metrics import classification_metrics, cross_entropy, most_confused
 from cifar10.report.numbers import change, duration, engineering, number, percent, points
 from cifar10.report.statistics import spread, wilson_interval
 
@@ -39,6 +39,10 @@ class Metric:
         reduce(lambda found, key: found.setdefault(key, {}), sections, scores)[last] = value
 
 
+def macro_f1(run: Run) -> float:
+    return classification_metrics(run.logits, run.labels, run.class_names)["macro_f1"]
+
+
 def calibrated(key: str, scaled: bool = False) -> Callable[[Run], float]:
     """One of the values of `calibration`, before or after temperature scaling."""
     return lambda run: calibration(run.logits, run.labels, run.temperature if scaled else 1.0)[key]
@@ -52,7 +56,7 @@ SCALED = " after temperature scaling"
 METRICS = [
     Metric("acc", "accuracy", lambda run: float(run.correct.mean()), percent, points),
     Metric("loss", "loss, nats", lambda run: cross_entropy(run.logits, run.labels)),
-    Metric("macro_f1", "macro F1", lambda run: macro_f1(run.logits, run.labels)),
+    Metric("macro_f1", "macro F1", macro_f1),
     Metric("calibration/ece", "ECE, 15 bins", calibrated("ece")),
     Metric("calibrated/ece", f"ECE{SCALED}", calibrated("ece", scaled=True)),
     Metric("calibration/brier", "Brier score", calibrated("brier")),

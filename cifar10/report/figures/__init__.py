@@ -11,7 +11,7 @@ from cifar10.report.figures.comparison import accuracy_figure, data_efficiency_f
 from cifar10.report.figures.confusion import confusion_difference_figure, confusion_matrix_figure
 from cifar10.report.figures.corruption import corruption_figure
 from cifar10.report.figures.cost import cost_figure, has_cost
-from cifar10.report.figures.curves import learning_curves_comparison_figure, learning_curves_figure
+from cifar10.report.figures.curves import learning_curves_figure
 from cifar10.report.figures.files import save_figure, svg
 from cifar10.report.figures.gallery import gallery_figure
 from cifar10.report.figures.overview import overview_figure
@@ -32,7 +32,6 @@ __all__ = [
     "group_colour",
     "group_marker",
     "has_cost",
-    "learning_curves_comparison_figure",
     "learning_curves_figure",
     "overview_figure",
     "per_class_change_figure",

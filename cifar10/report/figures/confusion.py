@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from cifar10.report.figures.style import DOUBLE, GREY, PALETTE, SINGLE, SMALL, TEXT, TITLE, cut, in_style, text_inches
+from cifar10.report.figures import style
 from cifar10.report.numbers import count, number
 
 # the blue stands where CIELAB lightness falls in a straight line from white to the dark end
 FRACTIONS = LinearSegmentedColormap.from_list(
-    "fractions", [(0.0, "#FFFFFF"), (0.63, PALETTE["blue"]), (1.0, "#00263F")]
+    "fractions", [(0.0, "#FFFFFF"), (0.63, style.PALETTE["blue"]), (1.0, "#00263F")]
 )
 # equal lightness on both sides
 CHANGES = LinearSegmentedColormap.from_list("changes", [(0.0, "#9E4400"), (0.5, "#FFFFFF"), (1.0, "#00609C")])
@@ -23,9 +23,9 @@ MOST_COMPACT_CLASSES = 10
 LONGEST_NAME = 2.2  # inches
 
 
-@in_style
+@style.in_style
 def confusion_matrix_figure(
-    matrix: Sequence[Sequence[int]], class_names: Sequence[str], title: str, width: float = DOUBLE
+    matrix: Sequence[Sequence[int]], class_names: Sequence[str], title: str, width: float = style.DOUBLE
 ) -> Figure:
     """Draw each cell's count and, below it, its percentage of the true class, which is its colour too.
 
@@ -48,13 +48,13 @@ def confusion_matrix_figure(
     return grid.figure
 
 
-@in_style
+@style.in_style
 def confusion_difference_figure(
     matrix_a: Sequence[Sequence[int]],
     matrix_b: Sequence[Sequence[int]],
     class_names: Sequence[str],
     title: str,
-    width: float = DOUBLE,
+    width: float = style.DOUBLE,
 ) -> Figure:
     """Draw b minus a in points (hundredths of the true class); blue where b is better, orange where it is worse.
 
@@ -71,8 +71,8 @@ def confusion_difference_figure(
         _write(grid, texts, CHANGES(scale(better)))
     bar = _add_colourbar(grid, "change in points of the true class", lambda points: f"{abs(points):g}")
     if bar is not None:
-        bar.set_title("better", fontsize=SMALL, loc="left")
-        bar.text(0, -0.02, "worse", fontsize=SMALL, ha="left", va="top", transform=bar.transAxes)
+        bar.set_title("better", fontsize=style.SMALL, loc="left")
+        bar.text(0, -0.02, "worse", fontsize=style.SMALL, ha="left", va="top", transform=bar.transAxes)
     return grid.figure
 
 
@@ -104,20 +104,20 @@ def _fractions(counts: np.ndarray) -> np.ndarray:
 
 def _empty_grid(class_names: Sequence[str], title: str, width: float) -> _Grid:
     n = len(class_names)
-    compact = width <= SINGLE and n <= MOST_COMPACT_CLASSES
+    compact = width <= style.SINGLE and n <= MOST_COMPACT_CLASSES
     # two columns of a paper for ten classes; the colourbar's label needs 3 inches, and 20 are enough for any number
     wanted = min(0.75, max(0.42, 4.5 / n)) if n <= MOST_CLASSES_WITH_NUMBERS else 0.2
     cell = min(max(wanted, 3 / n), 20 / n)
     # slanted lines of text stand 0.7 cells apart
-    name_size = min(TEXT, 0.59 * 72 * cell)
-    names = [cut(name, 0.8 if compact else LONGEST_NAME, name_size) for name in class_names]
-    longest = max(text_inches(name, name_size) for name in names)
+    name_size = min(style.TEXT, 0.59 * 72 * cell)
+    names = [style.cut(name, 0.8 if compact else LONGEST_NAME, name_size) for name in class_names]
+    longest = max(style.text_inches(name, name_size) for name in names)
     if compact:
         cell = (width - longest - 0.45) / n
     flat = longest < 0.9 * cell
-    title = cut(title, width - 0.2, TITLE)
+    title = style.cut(title, width - 0.2, style.TITLE)
     if not compact:
-        width = max(n * cell + longest + 1.5, text_inches(title, TITLE) + 0.4)
+        width = max(n * cell + longest + 1.5, style.text_inches(title, style.TITLE) + 0.4)
     height = n * cell + (name_size / 72 if flat else 0.75 * longest) + 0.95
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -128,7 +128,7 @@ def _empty_grid(class_names: Sequence[str], title: str, width: float) -> _Grid:
     axes.set_xticks(range(n), names, fontsize=name_size, **slant)
     axes.set_yticks(range(n), names, fontsize=name_size)
     axes.tick_params(length=0)
-    axes.spines[:].set(visible=True, color=GREY, alpha=0.4)
+    axes.spines[:].set(visible=True, color=style.GREY, alpha=0.4)
     return _Grid(figure, axes, n, cell, compact)
 
 
@@ -140,8 +140,8 @@ def _fill(grid: _Grid, values: np.ndarray, colours: Colormap, scale: Normalize) 
 
 
 def _write(grid: _Grid, texts: np.ndarray, colours: np.ndarray) -> None:
-    widest = max((text_inches(line, 1) for text in texts.ravel() for line in text.split("\n")), default=0)
-    size = min(SMALL, 0.85 * grid.cell / widest) if widest else SMALL
+    widest = max((style.text_inches(line, 1) for text in texts.ravel() for line in text.split("\n")), default=0)
+    size = min(style.SMALL, 0.85 * grid.cell / widest) if widest else style.SMALL
     for (row, column), text in np.ndenumerate(texts):
         if text:
             ink = _contrasting(colours[row, column])
@@ -164,6 +164,6 @@ def _add_colourbar(grid: _Grid, label: str, form: Callable[[float], str]) -> Axe
     bar = grid.figure.colorbar(grid.axes.collections[0], cax=inset, format=lambda value, _: form(value))
     bar.set_label(label)
     bar.ax.tick_params(length=2)
-    bar.outline.set(color=GREY, alpha=0.4)
+    bar.outline.set(color=style.GREY, alpha=0.4)
     bar.solids.set_rasterized(True)  # 256 neighbours with seams between them otherwise
     return bar.ax

@@ -28,8 +28,8 @@ def overview(found: Findings) -> Iterator[Block]:
 
 def side_by_side(found: Findings) -> Iterator[Block]:
     """Every metric with its difference from the first group, then what the networks are and how they were trained."""
-    first = found.names[0]
-    header = ["", *found.names, *(f"{name} minus {first}" for name in found.names[1:])]
+    several = len(found.names) > 2
+    header = ["", *found.names, *(f"difference, {name}" if several else "difference" for name in found.names[1:])]
     rows = []
     for metric in scores.METRICS:
         values = [metric.within(group) for group in found.summaries]
@@ -48,10 +48,11 @@ def side_by_side(found: Findings) -> Iterator[Block]:
     rows = [[*row, *[""] * (len(header) - len(row))] for row in rows if set(row[1:]) != {UNKNOWN}]
     yield Table(header, rows)
     yield Paragraph(
-        "± is the standard deviation over seeds. Differences of percentages are in percentage points, others in the"
-        " row's own unit. Of loss, expected calibration error (ECE) and Brier score, lower is better. A FLOP is one"
-        " floating-point operation, a multiply-add two; training counts forward and backward passes, frozen layers"
-        " forward only, and what was cached once.",
+        "± is the standard deviation over seeds. Lower is better for loss, expected calibration error (ECE) and Brier"
+        " score. A FLOP is one floating-point operation, a multiply-add two; training counts forward and backward"
+        " passes, but frozen layers forward only and cached ones once."
+        + f" A difference is a model's mean minus that of {found.names[0]}, of percentages in percentage points."
+        * (len(found.names) > 1),
         "note",
     )
 

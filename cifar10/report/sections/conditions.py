@@ -33,15 +33,15 @@ def corruptions(key: str, text: str, found: Findings) -> Iterator[Block]:
     """key: of the results, "robustness" or "cifar10c". text: where the images come from."""
     if (result := found.results.get(key)) is None:
         return
-    groups = result["groups"]
+    groups, names = result["groups"], [name.replace("_", " ") for name in result["corruptions"]]
     yield Paragraph(f"{text} {count(result['images'])} images for each corruption and severity.")
     if key == "robustness":
-        yield Figure("robustness", "Accuracy against the severity of each corruption; the dashed line is the accuracy on"
-                     " clean images. Look for where a line that starts higher falls below the other.",
-                     partial(figures.corruption_figure, groups, result["corruptions"]))  # fmt: skip
+        yield Figure("robustness", "Accuracy against the severity of each corruption; the dashed line is clean"
+                     " images. Look for where a line that starts higher falls below the other.",
+                     partial(figures.corruption_figure, groups, names))  # fmt: skip
     rows = [["none", *(percent(group["clean"], 1) for group in groups)]]
-    for index, name in enumerate(result["corruptions"]):
-        rows.append([name.replace("_", " "), *(percent(float(np.mean(group["acc"][index])), 1) for group in groups)])
+    for index, name in enumerate(names):
+        rows.append([name, *(percent(float(np.mean(group["acc"][index])), 1) for group in groups)])
     rows.append(["mean of all", *(percent(group["mean"], 1) for group in groups)])
     yield Table(["corruption, mean over severities", *(group["name"] for group in groups)], rows)
 

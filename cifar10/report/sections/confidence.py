@@ -31,11 +31,8 @@ def calibration(found: Findings) -> Iterator[Block]:
         coverage, acc = coverage_curve(run.logits, run.labels)
         curves.append({"name": group.name, "coverage": coverage, "acc": acc})
     if found.results["images"] >= 2 * figures.FEWEST:
-        yield Figure("coverage", f"Accuracy if the model answers only where it is most confident ({which(found)}): on"
-                     f" the {figures.FEWEST} most confident images at the left, on all at the right, with the 95 %"
-                     " interval. Where a curve does not rise to the left, confidence does not tell right from wrong.",
+        yield Figure("coverage", "Accuracy if a model answers only where it is most confident: on the"
+                     f" {figures.FEWEST} most confident images at the left, on all at the right, with its 95 %"
+                     " interval. Where a curve does not rise to the left, confidence does not tell right from wrong."
+                     f" Shown: {', '.join(map(run_name, found.groups))}.",
                      partial(figures.coverage_figure, curves))  # fmt: skip
-
-
-def which(found: Findings) -> str:
-    return ", ".join(map(run_name, found.groups))

@@ -48,9 +48,9 @@ def confusion(found: Findings) -> Iterator[Block]:
     for index, (group, summary) in enumerate(zip(found.groups, found.summaries, strict=True)):
         summed = f", sum of {plural(len(group.runs), 'seed')}" if len(group.runs) > 1 else ""
         draw = partial(figures.confusion_matrix_figure, summary["confusion_matrix"], found.class_names)
-        yield Figure(f"confusion_{index}", f"{group.name}{summed}: rows are true classes, columns predicted ones. A cell"
-                     " holds the number of images, where there is room for it, and their percentage of the row, which"
-                     " is also its colour.", partial(draw, f"{group.name}{summed}"))  # fmt: skip
+        yield Figure(f"confusion_{index}", f"{group.name}{summed}: rows are true classes, columns predicted ones. A"
+                     " cell holds the number of images, where there is room for it, and their percentage of the row,"
+                     " which is also its colour.", partial(draw, f"{group.name}{summed}"))  # fmt: skip
     for index, comparison in enumerate(found.comparisons, start=1):
         matrices = [found.summaries[place]["confusion_matrix"] for place in (0, index)]
         title = f"{comparison['name']} minus {comparison['baseline']}"

@@ -9,7 +9,6 @@ from cifar10.report.numbers import duration, interval, number, percent
 
 
 def curves(found: Findings) -> Iterator[Block]:
-    """Learning curves: of one run in detail, of several on the same axes."""
     known = [
         {"name": group.name, "index": index, "switch_epoch": group.runs[0].switch_epoch,
          "runs": [run.epochs for run in group.runs if run.epochs]}
@@ -18,19 +17,10 @@ def curves(found: Findings) -> Iterator[Block]:
     ]  # fmt: skip
     if not known:
         return
-    why = (
-        "Training may look worse than validation: it sees augmented images, with dropout and label smoothing where the"
-        " recipe has them."
-    )
-    if len(found.groups) == len(found.groups[0].runs) == 1:
-        run = found.groups[0].runs[0]
-        draw = partial(figures.learning_curves_figure, run.epochs, run.switch_epoch, found.names[0])
-        yield Figure("learning_curves", "Loss and accuracy by epoch; the ring is the epoch of lowest validation loss."
-                     f" {why}", draw)  # fmt: skip
-    else:
-        yield Figure("learning_curves", "Validation by epoch (dashed: training): the mean over seeds and, shaded, the"
-                     " range from the lowest to the highest. An epoch of phase 1 is far cheaper than one of phase 2."
-                     f" {why}", partial(figures.learning_curves_comparison_figure, known))  # fmt: skip
+    yield Figure("learning_curves", "Validation by epoch (dashed: training): the mean over seeds and, shaded, the range"
+                 " from the lowest to the highest. An epoch of phase 1 is far cheaper than one of phase 2. Training may"
+                 " look worse than validation: it sees augmented images, with dropout and label smoothing where the"
+                 " recipe has them.", partial(figures.learning_curves_figure, known))  # fmt: skip
 
 
 def every_run(found: Findings) -> Iterator[Block]:
