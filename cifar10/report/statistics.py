@@ -1,6 +1,6 @@
-"""How certain a difference between two classifiers is, from the images they got right and the accuracies of runs.
+"""How certain a difference between two classifiers is, from the images that each got right and from their seeds.
 
-Two kinds of uncertainty are kept apart: other test images (intervals over images) and other seeds (intervals over runs).
+Two kinds of uncertainty are kept apart: other test images (intervals over images) and other seeds (over runs).
 Everywhere the difference is b minus a.
 """
 

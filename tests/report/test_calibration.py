@@ -241,5 +241,5 @@ def test_inputs_that_do_not_fit_are_refused(function, logits, labels, message):
 
 @pytest.mark.parametrize("temperature", [0, -1, math.nan])
 def test_a_temperature_that_is_not_above_zero_is_refused(temperature):
-    with pytest.raises(ValueError, match="temperature=.*: must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature=.*: must be above 0"):
         calibration(HAND, HAND_LABELS, temperature)

@@ -80,5 +80,5 @@ def _draw_accuracy(axes: Axes, groups: Sequence[Mapping], limits: tuple[float, f
     axes.set(xlim=limits, ylim=(len(groups) - 0.5, -0.5), yticks=[])
     axes.locator_params(axis="x", nbins=3)
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("accuracy; a dot a seed")
+    axes.set_xlabel("accuracy")
     style.percent_ticks(axes.xaxis)

@@ -40,7 +40,8 @@ def test_the_colourbar_is_in_the_cells_percentages(drawn_texts):
     figure = confusion_matrix_figure([[1, 3], [2, 2]], ["a", "b"], "")
     (bar,) = figure.axes[0].child_axes
     assert bar.get_ylabel() == "% of the true class"
-    assert {"0", "100"} <= {text.get_text() for text in drawn_texts(figure) if text.axes is bar}
+    drawn_texts(figure)
+    assert {"0", "100"} <= {label.get_text() for label in bar.get_yticklabels()}
 
 
 def test_a_single_column_has_room_for_percentages_alone_and_long_matrices_stay_as_they_are():
@@ -117,8 +118,8 @@ def test_nothing_overlaps_or_is_cut_off_in_a_matrix(n, name, assert_within):
 
 def test_numbers_are_left_out_past_thirty_classes():
     names = [str(i) for i in range(31)]
-    assert len(confusion_matrix_figure(np.eye(30, dtype=int), names[:30], "").axes[0].texts) == 900
-    assert not confusion_matrix_figure(np.eye(31, dtype=int), names, "").axes[0].texts
+    assert len(confusion_matrix_figure(np.ones((30, 30), dtype=int), names[:30], "").axes[0].texts) == 900
+    assert not confusion_matrix_figure(np.ones((31, 31), dtype=int), names, "").axes[0].texts
     assert not confusion_difference_figure(np.eye(31), np.ones((31, 31)), names, "").axes[0].texts
 
 
