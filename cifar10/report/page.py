@@ -16,22 +16,22 @@ from cifar10.report.document import Document, Figure, Findings, Paragraph, Secti
 from cifar10.report.figures import DOUBLE, SINGLE, save_figure, svg
 from cifar10.report.groups import Group
 from cifar10.report.numbers import SPACE, count, interval, percent, plural, spread_of
-from cifar10.report.sections import comparison, conditions, confidence, mistakes, runs
+from cifar10.report.sections import calibration, conditions, headline, mistakes, runs
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for each table of each font of a PDF
 
 # to add a section, write the function that yields its blocks and give it a row; one without blocks is left out
 SECTIONS = [
-    ("overview", "Overview", comparison.overview),
-    ("numbers", "Side by side", comparison.side_by_side),
-    ("difference", "Is the difference real?", comparison.difference),
+    ("overview", "Overview", headline.overview),
+    ("numbers", "Side by side", headline.side_by_side),
+    ("difference", "Is the difference real?", headline.difference),
     ("classes", "Classes", mistakes.classes),
     ("confusion", "Confusion matrix", mistakes.confusion),
-    ("calibration", "Calibration", confidence.calibration),
+    ("calibration", "Calibration", calibration.reliability),
     ("labels", "With corrected labels", conditions.corrected),
     ("robustness", "On corrupted images", conditions.computed),
     ("cifar10c", "On CIFAR-10-C", conditions.published),
-    ("efficiency", "How much data does it take?", conditions.efficiency),
+    ("efficiency", "How much data does it take?", conditions.training_sizes),
     ("curves", "Training", runs.curves),
     ("mistakes", "Mistakes", mistakes.galleries),
     ("runs", "Every run", runs.every_run),
@@ -45,7 +45,7 @@ def write(
     """Write a whole report into `folder` and return what was written; the arguments are those of `Findings`."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     document = compose(Findings(groups, results, images, left_out))
-    drawings = {figure.name: draw(figure, folder / "figures") for figure in document.figures()}
+    drawings = {figure.name: save(figure, folder / "figures") for figure in document.figures()}
     files = []
     for name in ("report.html", "report.md"):
         text = environment().get_template(name).render(document=document, drawings=drawings)
@@ -57,29 +57,28 @@ def write(
 def compose(found: Findings) -> Document:
     """Everything that a report says, in order."""
     facts = found.groups[0].runs[0].facts
-    number_of_runs = sum(len(group.runs) for group in found.groups)
-    lead = [Paragraph(one["verdict"], "lead") for one in found.comparisons] or [Paragraph(headline(found), "lead")]
+    lead = [Paragraph(one["verdict"], "lead") for one in found.comparisons] or [Paragraph(accuracy_of(found), "lead")]
     if facts.get("synthetic"):
         lead.insert(0, Paragraph("Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.",
                                  "warning"))  # fmt: skip
     first, *others = found.names
-    compared = ", ".join(others[:2]) + (" and others" if len(others) > 2 else "")
+    runs_read = plural(sum(len(group.runs) for group in found.groups), "run")
+    compared = " and ".join(others) if len(others) < 3 else f"{others[0]}, {others[1]} and others"
     return Document(
         title=f"{compared} compared with {first}" if others else first,
-        subtitle=f"{count(found.results['images'])} test images of {facts.get('data', 'an unnamed data set')};"
-        f" {plural(number_of_runs, 'run')}",
+        subtitle=f"{count(found.results['images'])} test images of {facts.get('data', 'a data set')}; {runs_read}",
         lead=lead,
         sections=[Section(key, title, blocks) for key, title, build in SECTIONS if (blocks := list(build(found)))],
     )
 
 
-def headline(found: Findings) -> str:
+def accuracy_of(found: Findings) -> str:
     summary = found.summaries[0]
     return (f"Test accuracy {spread_of(summary['acc'], percent)} (95{SPACE}% interval"
             f" {interval(summary['low'], summary['high'])}), loss {spread_of(summary['loss'])}.")  # fmt: skip
 
 
-def draw(figure: Figure, folder: Path) -> dict[str, str]:
+def save(figure: Figure, folder: Path) -> dict[str, str]:
     """Save a figure as PNG and PDF; return it as SVG for a page and for a phone."""
     drawing = figure.draw(width=DOUBLE)
     for suffix in (".png", ".pdf"):

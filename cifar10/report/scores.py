@@ -13,7 +13,7 @@ import numpy as np
 from cifar10.report.calibration import calibration, coverage_summary
 from cifar10.report.groups import Group, Run
 from cifar10.report.metrics import classification_metrics, cross_entropy, most_confused
-from cifar10.report.numbers import change, duration, engineering, number, percent, points
+from cifar10.report.numbers import change, count, duration, engineering, number, percent, points
 from cifar10.report.statistics import spread, wilson_interval
 
 
@@ -52,6 +52,14 @@ def selective(share: str) -> Callable[[Run], float]:
     return lambda run: coverage_summary(run.logits, run.labels)["acc_at"][share]
 
 
+def images_per_second(run: Run) -> float | None:
+    """Of training and its validation, all epochs together."""
+    images, cost = run.facts.get("summary", {}).get("train_images"), run.facts.get("cost")
+    if not (images and cost and run.seconds):
+        return None
+    return images * sum(phase["epochs"] for phase in cost["phases"]) / run.seconds
+
+
 SCALED = " after temperature scaling"
 METRICS = [
     Metric("acc", "accuracy", lambda run: float(run.correct.mean()), percent, points),
@@ -66,6 +74,7 @@ METRICS = [
     Metric("coverage/acc_at/0.8", "accuracy on the most confident 80 %", selective("0.8"), percent, points),
     Metric("coverage/acc_at/0.9", "accuracy on the most confident 90 %", selective("0.9"), percent, points),
     Metric("train_flops", "training FLOP", lambda run: run.facts.get("cost", {}).get("train_flops"), engineering, None),
+    Metric("train_images_per_second", "training, images/s", images_per_second, count, None),
     Metric("train_seconds", "training time, validation included", lambda run: run.seconds, duration, None),
 ]
 

@@ -5,9 +5,9 @@ phone, where panels stand below each other. A group is a model with its seeds, a
 place in the list gives colour and marker, or its own "index" where a list leaves groups out.
 """
 
+from cifar10.report.figures.accuracy import accuracy_figure, data_efficiency_figure
 from cifar10.report.figures.calibration import FEWEST, coverage_figure, reliability_figure
 from cifar10.report.figures.classes import per_class_change_figure, per_class_figure
-from cifar10.report.figures.comparison import accuracy_figure, data_efficiency_figure
 from cifar10.report.figures.confusion import confusion_difference_figure, confusion_matrix_figure
 from cifar10.report.figures.corruption import corruption_figure
 from cifar10.report.figures.cost import cost_figure, has_cost

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cifar10.report.figures import style
+from cifar10.report.figures.accuracy import draw_seeds
 from cifar10.report.figures.classes import draw_classes, row_height
-from cifar10.report.figures.comparison import draw_seeds
 from cifar10.report.figures.cost import TIMES, draw_cost, is_known
 from cifar10.report.numbers import SPACE, number, percent
 

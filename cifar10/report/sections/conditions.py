@@ -55,7 +55,7 @@ computed = partial(
 published = partial(corruptions, "cifar10c", "The published files of Hendrycks & Dietterich 2019.")
 
 
-def efficiency(found: Findings) -> Iterator[Block]:
+def training_sizes(found: Findings) -> Iterator[Block]:
     if (groups := found.results.get("efficiency")) is None:
         return
     yield Figure("data_efficiency", "Test accuracy against the number of training images (log axis): small dots are"

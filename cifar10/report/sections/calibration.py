@@ -10,7 +10,7 @@ from cifar10.report.numbers import number
 from cifar10.report.sections.mistakes import run_name
 
 
-def calibration(found: Findings) -> Iterator[Block]:
+def reliability(found: Findings) -> Iterator[Block]:
     yield Paragraph(
         "A calibrated model that says 90 % is right nine times in ten. The expected calibration error (ECE) is the mean"
         " distance from that over 15 bins of confidence; the Brier score judges the probabilities as a whole. One"

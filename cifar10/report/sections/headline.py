@@ -33,12 +33,17 @@ def side_by_side(found: Findings) -> Iterator[Block]:
     rows = []
     for metric in scores.METRICS:
         values = [metric.within(group) for group in found.summaries]
-        gains = []
-        if metric.gain and None not in values:
-            gains = [metric.gain(value["mean"] - values[0]["mean"]) for value in values[1:]]
+        gains = [
+            UNKNOWN if None in (value, values[0]) else metric.gain(value["mean"] - values[0]["mean"])
+            for value in values[1:]
+            if metric.gain
+        ]
         rows.append([metric.title, *(spread_of(value, metric.form) for value in values), *gains])
     rows[1:1] = [
-        ["95 % interval of the accuracy", *(interval(group["low"], group["high"]) for group in found.summaries)],
+        [
+            "95 % interval (Wilson)",
+            *(interval(group["low"], group["high"]) for group in found.summaries),
+        ],
         ["seeds", *(str(len(group["seeds"])) for group in found.summaries)],
     ]
     for title, fact in FACTS.items():
@@ -94,7 +99,7 @@ def difference(found: Findings) -> Iterator[Block]:
     for comparison in found.comparisons:
         yield Heading(f"{comparison['name']} compared with {comparison['baseline']}")
         yield Paragraph(comparison["verdict"])
-        yield tests(comparison)
+        yield test_results(comparison)
     if found.comparisons:
         yield Paragraph(
             "Two kinds of uncertainty are kept apart. Other test images: the images are resampled 10,000 times, the"
@@ -105,7 +110,7 @@ def difference(found: Findings) -> Iterator[Block]:
         )
 
 
-def tests(comparison: dict) -> Table:
+def test_results(comparison: dict) -> Table:
     seeds, test = comparison["seed_interval"], comparison["mcnemar"]
     first = " (lowest seeds)" if comparison["pairs"] > 1 else ""
     numbers = " and ".join(map(str, comparison["seeds"]))
