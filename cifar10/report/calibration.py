@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from cifar10.report.metrics import check, cross_entropy
 
-TEMPERATURES = (0.05, 20.0)  # twentyfold either way: a network that needs more has another fault
+TEMPERATURES = (0.05, 20.0)  # twentyfold either way: a network that needs more has another problem
 
 
 def reliability_bins(
@@ -21,7 +21,7 @@ def reliability_bins(
     """Confidence beside accuracy in equal-width bins of confidence (Guo et al. 2017, section 2).
 
     Returns `edges` (bins + 1,), and for each bin `count`, mean `confidence` and `acc`, NaN where it is empty. A bin
-    holds its lower edge and not its upper one, except for the last, which holds 1.
+    includes its lower edge but not its upper one, except the last, which includes 1.
     """
     confidence, correct = _confidence(logits, labels, temperature)
     edges = np.linspace(0, 1, bins + 1)
@@ -34,7 +34,7 @@ def reliability_bins(
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0, bins: int = 15) -> dict[str, float]:
-    """Score the probabilities softmax(logits / temperature): `ece`, `brier` and `loss`, each better the lower.
+    """Score the probabilities softmax(logits / temperature): `ece`, `brier` and `loss`, lower is better.
 
     `ece`: expected calibration error over `reliability_bins`, in [0, 1] (Guo et al. 2017, section 2). `brier`: squared
     error summed over the classes, in [0, 2] (Brier 1950). `loss`: mean cross-entropy in nats.
@@ -50,9 +50,9 @@ def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature of least mean cross-entropy for softmax(logits / temperature) (Guo et al. 2017, section 4.2).
+    """The temperature of lowest mean cross-entropy of softmax(logits / temperature) (Guo et al. 2017, section 4.2).
 
-    Fit it on validation images, never on the test images it is to be judged on. It stays within `TEMPERATURES`: the
+    Fit it on validation images, never on the test images it will be judged on. It stays within `TEMPERATURES`: the
     lower end where every prediction is right, the upper one where even guessing is better; 1 where none beats 1.
     """
 
@@ -80,9 +80,9 @@ def coverage_curve(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 def coverage_summary(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Points of `coverage_curve`, with their targets as keys: `acc_at` a coverage and `coverage_at_acc` an accuracy.
 
-    The latter is the largest coverage with at least that accuracy, 0 if there is none: read off these very images, it
-    promises nothing for others. `aurc`, the area under the risk-coverage curve, is the mean of 1 - accuracy over all
-    coverages, better the lower.
+    The latter is the largest coverage with at least that accuracy, 0 if there is none: measured on these images, it
+    guarantees nothing for others. `aurc`, the area under the risk-coverage curve, is the mean of 1 - accuracy over all
+    coverages, lower is better.
     """
     coverage, acc = coverage_curve(logits, labels)
     n = len(acc)

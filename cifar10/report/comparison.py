@@ -20,10 +20,10 @@ from cifar10.report.statistics import (
 
 
 def compare(baseline: Group, other: Group) -> dict:
-    """What `other` has that `baseline` has not: the difference of the mean accuracies, and what it survives.
+    """How `other` differs from `baseline`: the difference of the mean accuracies, and what it survives.
 
-    `bootstrap` holds the seeds and redraws the test images; `seed_interval` holds the test images and asks for other
-    seeds. `mcnemar` compares the two runs of lowest seed; `largest_p` is that test's largest p of all pairs of runs.
+    `bootstrap` keeps the runs and resamples the test images; `seed_interval` keeps the test images and considers other
+    seeds. `mcnemar` compares the runs of lowest seed; `largest_p` is that test's largest p over all pairs of runs.
     """
     a, b = baseline.runs[0].correct, other.runs[0].correct
     pairs = [mcnemar(one.correct, two.correct)["p_value"] for one in baseline.runs for two in other.runs]
@@ -59,7 +59,7 @@ def evaluate(groups: Sequence[Group]) -> dict:
 
 
 def relabel(groups: Sequence[Group], labels: np.ndarray) -> dict:
-    """The same predictions against other labels (N,), -1 for images to be left out: accuracy and comparisons."""
+    """The same predictions judged by other labels (N,), -1 for an image to leave out: accuracies and comparisons."""
     original = groups[0].runs[0].labels
     kept = labels >= 0
     corrected = [Group(group.name, [run.relabelled(labels) for run in group.runs]) for group in groups]
@@ -78,7 +78,7 @@ def relabel(groups: Sequence[Group], labels: np.ndarray) -> dict:
 def efficiency(groups: Sequence[Group]) -> list[dict]:
     """Accuracies by the number of training images, of recipes that differ in nothing else: "name", "sizes", "accs".
 
-    Empty unless some recipe has two numbers.
+    Empty unless some recipe was trained on two numbers of images or more.
     """
     series: dict[str, dict] = {}
     for group in groups:

@@ -1,4 +1,4 @@
-"""Runs with their predictions, and runs of one recipe grouped: what can be compared with what."""
+"""Runs with their predictions, grouped by recipe, and which of them can be compared."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ TRAIN_SIZE = "data.train_size"
 class Run:
     """The predictions of one finished run.
 
-    recipe: all settings that the result depends on but the seed. logits (N, C) and labels (N,) are of the test images,
+    recipe: all settings but the seed that the result depends on. logits (N, C) and labels (N,) are of the test images,
     val_logits and val_labels of the validation images. facts: what was predicted, on what, and what training cost.
     epochs: the rows of metrics.csv.
     """
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """Of training and its validation; None where it was not written down."""
+        """Of training and its validation; None where they were not recorded."""
         return self.facts.get("summary", {}).get("seconds") or None
 
     @property
@@ -54,7 +54,7 @@ class Run:
         return next((row["epoch"] for row in self.epochs if row.get("phase") == 2), None)
 
     def relabelled(self, labels: np.ndarray) -> "Run":
-        """The same predictions beside other labels (N,); images with -1 are left out."""
+        """The same predictions with other labels (N,); images with -1 are left out."""
         kept = labels >= 0
         return replace(self, logits=self.logits[kept], labels=labels[kept])
 
@@ -77,11 +77,11 @@ class Group:
 
 
 def group_runs(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[Group]:
-    """Runs of the same recipe together, in the order of their first runs.
+    """Group runs of the same recipe, in the order of first appearance.
 
-    Groups that differ in the number of training images alone share a name. names: in the order of first appearance;
-    None takes the runs' own, with the settings that differ where two are equal.
-    Raises ValueError where there are not as many names as there have to be.
+    Groups that differ only in the number of training images share a name. names: in the same order; None takes
+    the runs' own, with the settings that differ where two are equal.
+    Raises ValueError unless there is a name for each.
     """
     by_recipe: dict[str, list[Run]] = {}
     for run in runs:
@@ -122,7 +122,7 @@ def train_images(group: Group) -> int:
 
 
 def largest(groups: Sequence[Group]) -> list[Group]:
-    """Of groups that differ in the number of training images alone, the one with most."""
+    """Of groups that differ only in the number of training images, the one with the most."""
     best: dict[str, Group] = {}
     for group in groups:
         key = key_of(group.runs[0], but=TRAIN_SIZE)
@@ -132,14 +132,14 @@ def largest(groups: Sequence[Group]) -> list[Group]:
 
 
 def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
-    """Why runs cannot be compared with the first, by folder: other classes, other test images, other labels."""
+    """Why runs cannot be compared with the first, by folder: different classes, test images or labels."""
     first, problems = runs[0], {}
     for run in runs[1:]:
         if run.class_names != first.class_names:
             problems[run.folder] = f"has the classes {', '.join(run.class_names)}; {first.folder} has others"
         elif run.facts.get("data_sha256") != first.facts.get("data_sha256") or len(run.labels) != len(first.labels):
             one, other = (f"{found.facts.get('data')}, {len(found.labels):,} images" for found in (run, first))
-            problems[run.folder] = f"was tested on other images ({one}) than {first.folder} ({other})"
+            problems[run.folder] = f"was tested on different images ({one}) from {first.folder} ({other})"
         elif not np.array_equal(run.labels, first.labels):
-            problems[run.folder] = f"was tested with other labels than {first.folder}"
+            problems[run.folder] = f"was tested with different labels from {first.folder}"
     return problems

@@ -13,7 +13,7 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
 
     logits: (N, C), finite; labels: (N,), ints in [0, C). The largest logit is the prediction, the first one of a tie.
     `acc` is a fraction and `loss` the mean cross-entropy in nats; `macro_f1` is the plain mean over all C classes.
-    Every class has its entry, also one without images: a ratio with nothing to divide by is then 0.
+    Every class has its entry, even without images: a ratio with a denominator of 0 is 0.
     `confusion_matrix` has true classes as rows and predicted ones as columns.
     Raises ValueError where the three do not match.
     """

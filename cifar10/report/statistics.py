@@ -73,8 +73,8 @@ def paired_bootstrap_by_class(
 ) -> list[dict[str, float]]:
     """`paired_bootstrap` of each class's images: the change in recall; NaN for a class without images.
 
-    labels: (N,), ints in [0, num_classes). Each interval stands alone, so of ten at 95 % one or more miss in two
-    comparisons out of five.
+    labels: (N,), ints in [0, num_classes). Each interval stands alone: of ten at 95 %, at least one misses in
+    two comparisons out of five.
     """
     a, b = _pair(scores_a, scores_b)
     labels = np.asarray(labels)
@@ -86,7 +86,7 @@ def paired_bootstrap_by_class(
 
 
 def spread(values: Sequence[float]) -> dict[str, float | int | None]:
-    """`mean`, sample standard deviation `std` (n - 1 below the line; None for a single value) and `n`."""
+    """`mean`, sample standard deviation `std` (n - 1 in the denominator; None for a single value) and `n`."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"values must be a list of one or more numbers, but their shape is {values.shape}")

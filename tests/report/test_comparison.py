@@ -123,8 +123,8 @@ def test_recipes_that_differ_otherwise_are_no_question_of_data():
     ("change", "reason"),
     [
         ({"class_names": ["cat", "dog", "boat"]}, "has the classes cat, dog, boat"),
-        ({"facts": {"data": "others", "data_sha256": "two"}}, "tested on other images (others, 60 images)"),
-        ({"labels": LABELS[::-1]}, "other labels"),
+        ({"facts": {"data": "others", "data_sha256": "two"}}, "tested on different images (others, 60 images)"),
+        ({"labels": LABELS[::-1]}, "different labels"),
         ({"labels": LABELS[:30], "logits": np.eye(3)[LABELS[:30]]}, "30 images"),
     ],
 )

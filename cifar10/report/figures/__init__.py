@@ -1,7 +1,7 @@
 """Arrays in, matplotlib Figures out, for paper and page; no pyplot, so they are drawn headless and share no state.
 
 Fractions in (accuracy, recall, coverage), per cent out. width: in inches, `DOUBLE`, or `SINGLE` for a column or a
-phone, where panels stand below each other. A group is a model with its seeds, a dict with "name"; its
+phone, where panels stand one below another. A group is a model with its seeds, a dict with "name"; its
 place in the list gives colour and marker, or its own "index" where a list leaves groups out.
 """
 

@@ -94,7 +94,7 @@ class _Grid:
 def _checked(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> np.ndarray:
     counts, n = np.asarray(matrix), len(class_names)
     if counts.shape != (n, n):
-        raise ValueError(f"the matrix is {counts.shape}, but there are {n} class names")
+        raise ValueError(f"matrix: is {counts.shape}, but there are {n} class names")
     return counts
 
 

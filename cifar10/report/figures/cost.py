@@ -26,7 +26,7 @@ def cost_figure(points: Sequence[Mapping], width: float = style.DOUBLE) -> Figur
     """
     costs = [cost for cost in COSTS if any(is_known(point[cost[0]]) for point in points)]
     if not costs:
-        raise ValueError("there is no cost to draw")
+        raise ValueError("points: there is no cost to draw")
     figure, panels = style.next_to_each_other(len(costs), width, 2.9, sharey=True)
     for axes, (key, label, ticks) in zip(panels, costs, strict=True):
         draw_cost(axes, points, key, ticks, 2.5)

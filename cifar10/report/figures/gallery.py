@@ -22,7 +22,7 @@ def gallery_figure(
     are cut where a column ends.
     """
     if len(images) != len(captions) or not len(images):
-        raise ValueError(f"there are {len(images)} images and {len(captions)} captions")
+        raise ValueError(f"images, captions: there are {len(images)} images and {len(captions)} captions")
     columns = 8 if width > style.SINGLE else 4
     shape = np.array(images.shape[2:])
     side = width / columns - GAP  # of the longer side of an image

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from cifar10.report.numbers import tick
 
-# Okabe & Ito 2008, "Color Universal Design": told apart under every common colour vision deficiency
+# Okabe & Ito 2008, "Color Universal Design": distinguishable under every common colour vision deficiency
 PALETTE = {
     "black": "#000000",
     "orange": "#E69F00",
@@ -83,7 +83,7 @@ def numbered(groups: Iterable[Mapping]) -> list[tuple[int, Mapping]]:
 
 
 def next_to_each_other(count: int, width: float, height: float, **options) -> tuple[Figure, np.ndarray]:
-    """A figure of `count` panels, each `height` inches high; below each other in a single column."""
+    """A figure of `count` panels, each `height` inches high; one below another in a single column."""
     columns = count if width > SINGLE else 1
     rows = count // columns
     figure = Figure(figsize=(width, rows * height), layout="constrained")
@@ -111,20 +111,20 @@ def cut(text: str, inches: float, size: float = SMALL) -> str:
 
 
 def percent_ticks(*axes: Axis) -> None:
-    """Write an axis of fractions in per cent."""
+    """Label the ticks of axes of fractions in per cent."""
     for axis in axes:
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 
 def fraction_limits(values: Iterable[float]) -> tuple[float, float]:
-    """Ends of an axis that holds all known values and some room, within 0 and 1."""
+    """Limits of an axis that shows all known values with some room, within 0 and 1."""
     known = [value for value in np.ravel(list(values)) if np.isfinite(value)] or [0.0, 1.0]
     room = 0.08 * max(max(known) - min(known), 0.02)
     return max(0.0, min(known) - room), min(1.0, max(known) + room)
 
 
 def spaced(names: Sequence[str], places: np.ndarray, inches: float) -> list[str]:
-    """Names of ticks at rising `places`, 0 to 1 along an axis, empty where they would run into the next ones."""
+    """Names of ticks at rising `places`, 0 to 1 along an axis, empty where they would overlap the next one."""
     shown, free = [], np.inf
     for name, place in zip(reversed(names), reversed(places * inches), strict=True):  # the last one matters most
         half = text_inches(name, SMALL) / 2 + 0.05
@@ -142,7 +142,7 @@ def name_rows(axes: Axes, names: Sequence[str], inches: float) -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Line2D], names: Sequence[str]) -> None:
-    """A legend under everything, in as many columns as fit; the figure grows with its rows."""
+    """A legend below the panels, in as many columns as fit; the figure grows with its rows."""
     room = figure.get_figwidth() - 0.2
     names = [cut(name, room - 0.5) for name in names]
     widths = [text_inches(name, SMALL) + 0.6 for name in names]
@@ -156,5 +156,5 @@ def legend_below(figure: Figure, handles: Sequence[Line2D], names: Sequence[str]
 
 
 def group_handles(groups: Iterable[Mapping], **options) -> list[Line2D]:
-    """What stands for each group in a legend."""
+    """Legend handles, one a group."""
     return [Line2D([], [], **group_style(index), **options) for index, _ in numbered(groups)]
