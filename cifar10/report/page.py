@@ -23,7 +23,7 @@ logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for each tabl
 # to add a section, write the function that yields its blocks and give it a row; one without blocks is left out
 SECTIONS = [
     ("overview", "Overview", headline.overview),
-    ("numbers", "Side by side", headline.side_by_side),
+    ("numbers", "In numbers", headline.side_by_side),
     ("difference", "Is the difference real?", headline.difference),
     ("classes", "Classes", mistakes.classes),
     ("confusion", "Confusion matrix", mistakes.confusion),

@@ -113,6 +113,7 @@ def cut(text: str, inches: float, size: float = SMALL) -> str:
 def percent_ticks(*axes: Axis) -> None:
     """Label the ticks of axes of fractions in per cent."""
     for axis in axes:
+        axis.get_major_locator().set_params(steps=[1, 2, 5, 10])
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 

@@ -53,7 +53,9 @@ def side_by_side(found: Findings) -> Iterator[Block]:
     rows = [[*row, *[""] * (len(header) - len(row))] for row in rows if set(row[1:]) != {UNKNOWN}]
     yield Table(header, rows)
     yield Paragraph(
-        "± is the standard deviation over seeds. Lower is better for loss, expected calibration error (ECE) and Brier"
+        "± is the standard deviation over seeds. "
+        * found.several_seeds
+        + "Lower is better for loss, expected calibration error (ECE) and Brier"
         " score. A FLOP is one floating-point operation, a multiply-add two; training counts forward and backward"
         " passes, but frozen layers forward only and cached ones once."
         + f" A difference is a model's mean minus that of {found.names[0]}, of percentages in percentage points."

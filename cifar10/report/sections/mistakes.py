@@ -38,7 +38,8 @@ def classes(found: Findings) -> Iterator[Block]:
         for index, name in enumerate(names)
     ]
     means = [percent(float(np.mean(group[key])), 1) for group in groups for key in keys]
-    header = [f"{metric}, {group['name']}" for group in groups for metric in ("precision", "recall", "F1")]
+    header = [metric + f", {group['name']}" * (len(groups) > 1)
+              for group in groups for metric in ("precision", "recall", "F1")]  # fmt: skip
     yield Table(["class", "images", *header], [*rows, ["mean", count(sum(support)), *means]])
     if found.several_seeds:
         yield Paragraph("Means over the seeds of each model.", "note")
