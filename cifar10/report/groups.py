@@ -44,9 +44,14 @@ class Run:
         return fit_temperature(self.val_logits, self.val_labels)
 
     @property
-    def seconds(self) -> float | None:
-        """Of training and its validation; None where they were not recorded."""
-        return self.facts.get("summary", {}).get("seconds") or None
+    def summary(self) -> dict:
+        """What training said of itself in run.json; empty where that is unknown."""
+        return self.facts.get("summary", {})
+
+    @property
+    def cost(self) -> dict:
+        """Parameters and operations, by phase; empty where they are unknown."""
+        return self.facts.get("cost", {})
 
     @property
     def switch_epoch(self) -> int | None:
@@ -118,7 +123,7 @@ def key_of(run: Run, but: str | None = None) -> str:
 
 
 def train_images(group: Group) -> int:
-    return group.runs[0].facts.get("summary", {}).get("train_images", 0)
+    return group.runs[0].summary.get("train_images", 0)
 
 
 def largest(groups: Sequence[Group]) -> list[Group]:

@@ -54,10 +54,8 @@ def selective(share: str) -> Callable[[Run], float]:
 
 def images_per_second(run: Run) -> float | None:
     """Of training and its validation, all epochs together."""
-    images, cost = run.facts.get("summary", {}).get("train_images"), run.facts.get("cost")
-    if not (images and cost and run.seconds):
-        return None
-    return images * sum(phase["epochs"] for phase in cost["phases"]) / run.seconds
+    images, seconds, phases = run.summary.get("train_images"), run.summary.get("seconds"), run.cost.get("phases")
+    return images * sum(phase["epochs"] for phase in phases) / seconds if images and seconds and phases else None
 
 
 SCALED = " after temperature scaling"
@@ -73,9 +71,11 @@ METRICS = [
     Metric("temperature", "temperature", lambda run: run.temperature, lambda value: number(value, 2), None),
     Metric("coverage/acc_at/0.8", "accuracy on the most confident 80 %", selective("0.8"), percent, points),
     Metric("coverage/acc_at/0.9", "accuracy on the most confident 90 %", selective("0.9"), percent, points),
-    Metric("train_flops", "training FLOP", lambda run: run.facts.get("cost", {}).get("train_flops"), engineering, None),
+    Metric("train_flops", "training FLOP", lambda run: run.cost.get("train_flops"), engineering, None),
     Metric("train_images_per_second", "training, images/s", images_per_second, count, None),
-    Metric("train_seconds", "training time, validation included", lambda run: run.seconds, duration, None),
+    Metric(
+        "train_seconds", "training time, validation included", lambda run: run.summary.get("seconds"), duration, None
+    ),
 ]
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from cifar10.report import figures, scores
 from cifar10.report.document import Block, Figure, Findings, Heading, Paragraph, Table
 from cifar10.report.groups import Run
-from cifar10.report.numbers import UNKNOWN, count, engineering, interval, number, p_value, points, spread_of
+from cifar10.report.numbers import UNKNOWN, count, engineering, interval, p_value, points, spread_of
 
 
 def overview(found: Findings) -> Iterator[Block]:
@@ -64,35 +64,22 @@ def side_by_side(found: Findings) -> Iterator[Block]:
     )
 
 
-def phase(run: Run, index: int) -> str | None:
-    phases = run.facts.get("cost", {}).get("phases", [])
-    return count(phases[index]["trained_parameters"]) if index < len(phases) else None
-
-
-def cost(run: Run, key: str) -> float | None:
-    return run.facts.get("cost", {}).get(key)
-
-
-def size(run: Run) -> str | None:
-    found = cost(run, "bytes")
-    return None if found is None else f"{number(found / 1e6, 1)} MB"
-
-
-def epochs(run: Run) -> str:
-    return " + ".join(str(phase["epochs"]) for phase in run.facts.get("cost", {}).get("phases", []))
+def trained_parameters(run: Run, phase: int) -> str | None:
+    phases = run.cost.get("phases", [])
+    return count(phases[phase]["trained_parameters"]) if phase < len(phases) else None
 
 
 # the rows of what a run is: a title, and the text, or nothing where it is unknown
 FACTS = {
     "input, pixels": lambda run: str(run.facts.get("image_size", "")),
-    "parameters": lambda run: count(cost(run, "parameters")),
-    "trained in phase 1": lambda run: phase(run, 0),
-    "trained in phase 2": lambda run: phase(run, 1),
-    "size of the weights": size,
-    "forward pass of an image": lambda run: engineering(cost(run, "forward_flops")),
-    "training images": lambda run: count(run.facts.get("summary", {}).get("train_images")),
-    "epochs": epochs,
-    "trained on": lambda run: run.facts.get("summary", {}).get("hardware"),
+    "parameters": lambda run: count(run.cost.get("parameters")),
+    "trained in phase 1": lambda run: trained_parameters(run, 0),
+    "trained in phase 2": lambda run: trained_parameters(run, 1),
+    "size of the weights": lambda run: engineering(run.cost.get("bytes"), "B"),
+    "forward pass of an image": lambda run: engineering(run.cost.get("forward_flops")),
+    "training images": lambda run: count(run.summary.get("train_images")),
+    "epochs": lambda run: " + ".join(str(phase["epochs"]) for phase in run.cost.get("phases", [])),
+    "trained on": lambda run: run.summary.get("hardware"),
     "tested on": lambda run: run.facts.get("hardware"),
 }
 

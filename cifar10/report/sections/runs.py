@@ -28,7 +28,7 @@ def every_run(found: Findings) -> Iterator[Block]:
     rows = [
         [group.name, str(run.seed), percent(scored["acc"]), interval(scored["low"], scored["high"]),
          number(scored["loss"]), number(scored["macro_f1"]), number(scored["calibration"]["ece"]),
-         number(scored["temperature"], 2), duration(run.seconds), run.folder]
+         number(scored["temperature"], 2), duration(run.summary.get("seconds")), run.folder]
         for group, summary in zip(found.groups, found.summaries, strict=True)
         for run, scored in zip(group.runs, summary["runs"], strict=True)
     ]  # fmt: skip
