@@ -227,7 +227,7 @@ def test_runs_on_other_test_images_are_left_out(command, jobs, tmp_path, shapes_
     config.data.root = str(tmp_path / "data")
     OmegaConf.save(config, jobs / "2" / ".hydra" / "config.yaml")
     assert command("evaluate.py", "runs=[sweep]") == 1
-    assert "sweep/2: was tested on other images" in command.err and "50 images" in command.err
+    assert "sweep/2: was tested on different images" in command.err and "50 images" in command.err
     assert [group["seeds"] for group in comparison(tmp_path)[0]["groups"]] == [[0, 1]]
 
 

@@ -30,7 +30,7 @@ from cifar10.errors import MissingData, UserError
 from cifar10.evaluation import finished_runs as finished
 from cifar10.evaluation import predictions, robustness
 from cifar10.models.cnn import ScratchCNN
-from cifar10.report.comparison import score
+from cifar10.report.scores import score
 
 pytestmark = pytest.mark.promise("hostile files")
 BATCHES = "cifar-10-batches-py"

@@ -13,7 +13,7 @@ from cifar10.errors import UserError, cause_of
 from cifar10.evaluation import finished_runs as finished
 from cifar10.evaluation import predictions, robustness
 from cifar10.evaluation.finished_runs import FinishedRun, Settings
-from cifar10.report import comparison, tables
+from cifar10.report import comparison, numbers
 from cifar10.report import groups as groups_of
 from cifar10.report import page as report
 from cifar10.report.groups import Group, Run
@@ -176,18 +176,18 @@ def conclude(folder: Path, results: dict, left_out: Sequence[str]) -> None:
     else:
         width = max(len(found["name"]) for found in results["groups"])
         for found in results["groups"]:
-            accuracy = tables.spread_of(found["acc"], tables.percent)
+            accuracy = numbers.spread_of(found["acc"], numbers.percent)
             seeds = f"{len(found['seeds'])} seed{'s' * (len(found['seeds']) > 1)}"
             lines.append(f"  {found['name']:<{width}}  test accuracy {accuracy}  ({seeds})")
         lines += [found["verdict"] for found in results["comparisons"]]
     if "corrected" in results:
         accuracies = (
-            f"{row['name']} {tables.spread_of(row['acc'], tables.percent)}" for row in results["corrected"]["groups"]
+            f"{row['name']} {numbers.spread_of(row['acc'], numbers.percent)}" for row in results["corrected"]["groups"]
         )
         lines.append(f"with the labels of {results['corrected']['file']}: {', '.join(accuracies)}")
     for key, what in (("robustness", "corrupted images"), ("cifar10c", "CIFAR-10-C")):
         if key in results:
-            means = (f"{row['name']} {tables.percent(row['mean'])}" for row in results[key]["groups"])
+            means = (f"{row['name']} {numbers.percent(row['mean'])}" for row in results[key]["groups"])
             lines.append(f"mean accuracy on {what}: {', '.join(means)}")
     lines.append(
         f"the report is {os.path.relpath(folder / 'report.html')}; beside it report.md, metrics.json, figures/"

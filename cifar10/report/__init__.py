@@ -1,1 +1,1 @@
-"""What a trained classifier is worth: pure functions of arrays, that know nothing of models."""
+"""How good a trained classifier is: pure functions of arrays that know nothing of models."""

@@ -1,16 +1,18 @@
-"""Whether a classifier knows when it is wrong: calibration, temperature scaling, and accuracy on its surest images.
+"""Whether a classifier knows when it is wrong: calibration, temperature scaling, accuracy where it is most confident.
 
 The confidence of an image is its largest softmax probability, computed in float64. Everywhere logits are (N, C) and
-labels (N,), ints in [0, C); ValueError where the two do not fit together.
+labels (N,), ints in [0, C); ValueError where the two do not match.
 """
 
 from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
-TEMPERATURES = (0.05, 20.0)  # twentyfold either way: a network that needs more has another fault
+from cifar10.report.metrics import check, cross_entropy
+
+TEMPERATURES = (0.05, 20.0)  # twentyfold either way: a network that needs more has another problem
 
 
 def reliability_bins(
@@ -19,7 +21,7 @@ def reliability_bins(
     """Confidence beside accuracy in equal-width bins of confidence (Guo et al. 2017, section 2).
 
     Returns `edges` (bins + 1,), and for each bin `count`, mean `confidence` and `acc`, NaN where it is empty. A bin
-    holds its lower edge and not its upper one, except for the last, which holds 1.
+    includes its lower edge but not its upper one, except the last, which includes 1.
     """
     confidence, correct = _confidence(logits, labels, temperature)
     edges = np.linspace(0, 1, bins + 1)
@@ -32,7 +34,7 @@ def reliability_bins(
 
 
 def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0, bins: int = 15) -> dict[str, float]:
-    """Score the probabilities softmax(logits / temperature): `ece`, `brier` and `loss`, each better the lower.
+    """Score the probabilities softmax(logits / temperature): `ece`, `brier` and `loss`, lower is better.
 
     `ece`: expected calibration error over `reliability_bins`, in [0, 1] (Guo et al. 2017, section 2). `brier`: squared
     error summed over the classes, in [0, 2] (Brier 1950). `loss`: mean cross-entropy in nats.
@@ -43,19 +45,19 @@ def calibration(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0
     return {
         "ece": float(np.nansum(bars["count"] * np.abs(bars["acc"] - bars["confidence"])) / len(scaled)),
         "brier": float(((softmax(scaled, axis=1) - truth) ** 2).sum(axis=1).mean()),
-        "loss": _loss(scaled, labels),
+        "loss": cross_entropy(scaled, labels),
     }
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature of least mean cross-entropy for softmax(logits / temperature) (Guo et al. 2017, section 4.2).
+    """The temperature of lowest mean cross-entropy of softmax(logits / temperature) (Guo et al. 2017, section 4.2).
 
-    Fit it on validation images, never on the test images it is to be judged on. It stays within `TEMPERATURES`: the
+    Fit it on validation images, never on the test images it will be judged on. It stays within `TEMPERATURES`: the
     lower end where every prediction is right, the upper one where even guessing is better; 1 where none beats 1.
     """
 
     def loss(temperature: float) -> float:
-        return _loss(_scaled(logits, labels, temperature), labels)
+        return cross_entropy(_scaled(logits, labels, temperature), labels)
 
     # the loss is convex in 1 / temperature, so it has a single valley in the logarithm too
     found = minimize_scalar(
@@ -78,9 +80,9 @@ def coverage_curve(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 def coverage_summary(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Points of `coverage_curve`, with their targets as keys: `acc_at` a coverage and `coverage_at_acc` an accuracy.
 
-    The latter is the largest coverage with at least that accuracy, 0 if there is none: read off these very images, it
-    promises nothing for others. `aurc`, the area under the risk-coverage curve, is the mean of 1 - accuracy over all
-    coverages, better the lower.
+    The latter is the largest coverage with at least that accuracy, 0 if there is none: measured on these images, it
+    guarantees nothing for others. `aurc`, the area under the risk-coverage curve, is the mean of 1 - accuracy over all
+    coverages, lower is better.
     """
     coverage, acc = coverage_curve(logits, labels)
     n = len(acc)
@@ -91,25 +93,19 @@ def coverage_summary(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
+def confidence_of(logits: np.ndarray) -> np.ndarray:
+    """Largest softmax probability of each image, (N,)."""
+    return softmax(logits.astype(np.float64), axis=1).max(axis=1)
+
+
 def _confidence(logits: np.ndarray, labels: np.ndarray, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Largest probability and whether the prediction is right, (N,) each."""
-    return softmax(_scaled(logits, labels, temperature), axis=1).max(axis=1), np.argmax(logits, axis=1) == labels
+    return confidence_of(_scaled(logits, labels, temperature)), np.argmax(logits, axis=1) == labels
 
 
 def _scaled(logits: np.ndarray, labels: np.ndarray, temperature: float) -> np.ndarray:
     logits, labels = np.asarray(logits), np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(
-            f"logits must be (N, C) and labels (N,), N > 0, but they are {logits.shape} and {labels.shape}"
-        )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(f"labels must be integers from 0 to {logits.shape[1] - 1}")
-    if not np.isfinite(logits).all():
-        raise ValueError("logits are NaN or infinite")
+    check(logits, labels)
     if not temperature > 0:
-        raise ValueError(f"temperature must be above 0, but it is {temperature}")
+        raise ValueError(f"temperature={temperature}: must be above 0")
     return logits.astype(np.float64) / temperature
-
-
-def _loss(scaled: np.ndarray, labels: np.ndarray) -> float:
-    return float(-log_softmax(scaled, axis=1)[np.arange(len(scaled)), labels].mean())

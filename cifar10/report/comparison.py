@@ -1,15 +1,12 @@
-"""Runs scored, groups of runs compared: predictions in, plain dicts out, ready for JSON.
-
-A report lays out what comes from here, and computes nothing itself.
-"""
+"""Groups of runs compared: predictions in, plain dicts out, ready for JSON. The page lays out what comes from here."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from cifar10.report.calibration import calibration, coverage_summary, fit_temperature
-from cifar10.report.groups import TRAIN_SIZE, Group, Run, key_of, train_images
-from cifar10.report.metrics import classification_metrics, most_confused
+from cifar10.report.groups import TRAIN_SIZE, Group, key_of, train_images
+from cifar10.report.metrics import cross_entropy
+from cifar10.report.scores import summarise
 from cifar10.report.statistics import (
     mcnemar,
     only_one_right,
@@ -21,61 +18,12 @@ from cifar10.report.statistics import (
     wilson_interval,
 )
 
-SPREADS = ("acc", "loss", "macro_f1")
-
-
-def score(run: Run) -> dict:
-    """Everything that is known of one run's test predictions: see the keys.
-
-    `low` and `high` bound `acc` (Wilson, 95 %). `temperature` is fitted on the validation images; `calibration` is
-    before it and `calibrated` after.
-    """
-    scores = classification_metrics(run.logits, run.labels, run.class_names)
-    low, high = wilson_interval(int(run.correct.sum()), len(run.labels))
-    temperature = fit_temperature(run.val_logits, run.val_labels)
-    return {
-        "name": run.name,
-        "seed": run.seed,
-        "run": run.folder,
-        **scores,
-        "low": low,
-        "high": high,
-        "most_confused": most_confused(scores["confusion_matrix"], run.class_names),
-        "temperature": temperature,
-        "calibration": calibration(run.logits, run.labels),
-        "calibrated": calibration(run.logits, run.labels, temperature),
-        "coverage": coverage_summary(run.logits, run.labels),
-        **run.facts,
-    }
-
-
-def summarise(group: Group) -> dict:
-    """A group's runs scored, and the mean and spread over its seeds of what a table has."""
-    scored = [score(run) for run in group.runs]
-    result = {"name": group.name, "seeds": [run.seed for run in group.runs], "runs": scored}
-    result |= {key: spread([run[key] for run in scored]) for key in SPREADS}
-    for stage in ("calibration", "calibrated"):
-        result[stage] = {key: spread([run[stage][key] for run in scored]) for key in ("ece", "brier", "loss")}
-    mean = float(np.mean(group.accs))
-    total = len(group.runs[0].labels)
-    result["low"], result["high"] = wilson_interval(round(mean * total), total)
-    result["confusion_matrix"] = np.sum([run["confusion_matrix"] for run in scored], axis=0).tolist()
-    result["most_confused"] = most_confused(result["confusion_matrix"], group.runs[0].class_names)
-    for key in ("precision", "recall", "f1"):
-        result[key] = np.mean([[row[key] for row in run["per_class"]] for run in scored], axis=0).tolist()
-    seconds = [run["summary"]["seconds"] for run in scored if run.get("summary", {}).get("seconds")]
-    # other work on the machine only ever adds to a time
-    result["train_seconds"] = float(min(seconds)) if len(seconds) == len(scored) else None
-    flops = [run["cost"]["train_flops"] for run in scored if "cost" in run]
-    result["train_flops"] = float(np.mean(flops)) if len(flops) == len(scored) else None
-    return result
-
 
 def compare(baseline: Group, other: Group) -> dict:
-    """What `other` has that `baseline` has not: the difference of the mean accuracies, and what it survives.
+    """How `other` differs from `baseline`: the difference of the mean accuracies, and what it survives.
 
-    `bootstrap` holds the seeds and redraws the test images; `seed_interval` holds the test images and asks for other
-    seeds. `mcnemar` compares the two runs of lowest seed; `largest_p` is that test's largest p of all pairs of runs.
+    `bootstrap` keeps the runs and resamples the test images; `seed_interval` keeps the test images and considers other
+    seeds. `mcnemar` compares the runs of lowest seed; `largest_p` is that test's largest p over all pairs of runs.
     """
     a, b = baseline.runs[0].correct, other.runs[0].correct
     pairs = [mcnemar(one.correct, two.correct)["p_value"] for one in baseline.runs for two in other.runs]
@@ -111,7 +59,7 @@ def evaluate(groups: Sequence[Group]) -> dict:
 
 
 def relabel(groups: Sequence[Group], labels: np.ndarray) -> dict:
-    """The same predictions against other labels (N,), -1 for images to be left out: accuracy and comparisons."""
+    """The same predictions judged by other labels (N,), -1 for an image to leave out: accuracies and comparisons."""
     original = groups[0].runs[0].labels
     kept = labels >= 0
     corrected = [Group(group.name, [run.relabelled(labels) for run in group.runs]) for group in groups]
@@ -121,7 +69,7 @@ def relabel(groups: Sequence[Group], labels: np.ndarray) -> dict:
     for before, after in zip(groups, corrected, strict=True):
         total = len(after.runs[0].labels)
         low, high = wilson_interval(round(float(np.mean(after.accs)) * total), total)
-        losses = [classification_metrics(run.logits, run.labels, run.class_names)["loss"] for run in after.runs]
+        losses = [cross_entropy(run.logits, run.labels) for run in after.runs]
         rows.append({"name": before.name, "original": spread(before.accs), "acc": spread(after.accs),
                      "low": low, "high": high, "loss": spread(losses)})  # fmt: skip
     return counts | {"groups": rows, "comparisons": [compare(corrected[0], group) for group in corrected[1:]]}
@@ -130,7 +78,7 @@ def relabel(groups: Sequence[Group], labels: np.ndarray) -> dict:
 def efficiency(groups: Sequence[Group]) -> list[dict]:
     """Accuracies by the number of training images, of recipes that differ in nothing else: "name", "sizes", "accs".
 
-    Empty unless some recipe has two numbers.
+    Empty unless some recipe was trained on two numbers of images or more.
     """
     series: dict[str, dict] = {}
     for group in groups:

@@ -1,10 +1,13 @@
-"""Runs with their predictions, and runs of one recipe grouped: what can be compared with what."""
+"""Runs with their predictions, grouped by recipe, and which of them can be compared."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
+
+from cifar10.report.calibration import fit_temperature
 
 TRAIN_SIZE = "data.train_size"
 
@@ -13,7 +16,7 @@ TRAIN_SIZE = "data.train_size"
 class Run:
     """The predictions of one finished run.
 
-    recipe: all settings that the result depends on but the seed. logits (N, C) and labels (N,) are of the test images,
+    recipe: all settings but the seed that the result depends on. logits (N, C) and labels (N,) are of the test images,
     val_logits and val_labels of the validation images. facts: what was predicted, on what, and what training cost.
     epochs: the rows of metrics.csv.
     """
@@ -35,15 +38,30 @@ class Run:
         """Whether each test image is classified as its label says, bool (N,)."""
         return self.logits.argmax(axis=1) == self.labels
 
+    @cached_property
+    def temperature(self) -> float:
+        """Fitted on the validation images."""
+        return fit_temperature(self.val_logits, self.val_labels)
+
+    @property
+    def summary(self) -> dict:
+        """What training said of itself in run.json; empty where that is unknown."""
+        return self.facts.get("summary", {})
+
+    @property
+    def cost(self) -> dict:
+        """Parameters and operations, by phase; empty where they are unknown."""
+        return self.facts.get("cost", {})
+
     @property
     def switch_epoch(self) -> int | None:
         """The first epoch of phase 2, from 0; None without phases."""
         return next((row["epoch"] for row in self.epochs if row.get("phase") == 2), None)
 
     def relabelled(self, labels: np.ndarray) -> "Run":
-        """The same predictions beside other labels (N,); images with -1 are left out."""
+        """The same predictions with other labels (N,); images with -1 are left out."""
         kept = labels >= 0
-        return Run(**(vars(self) | {"logits": self.logits[kept], "labels": labels[kept]}))
+        return replace(self, logits=self.logits[kept], labels=labels[kept])
 
 
 @dataclass
@@ -64,11 +82,11 @@ class Group:
 
 
 def group_runs(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[Group]:
-    """Runs of the same recipe together, in the order of their first runs.
+    """Group runs of the same recipe, in the order of first appearance.
 
-    Groups that differ in the number of training images alone share a name. names: in the order of first appearance;
-    None takes the runs' own, with the settings that differ where two are equal.
-    Raises ValueError where there are not as many names as there have to be.
+    Groups that differ only in the number of training images share a name. names: in the same order; None takes
+    the runs' own, with the settings that differ where two are equal.
+    Raises ValueError unless there is a name for each.
     """
     by_recipe: dict[str, list[Run]] = {}
     for run in runs:
@@ -105,11 +123,11 @@ def key_of(run: Run, but: str | None = None) -> str:
 
 
 def train_images(group: Group) -> int:
-    return group.runs[0].facts.get("summary", {}).get("train_images", 0)
+    return group.runs[0].summary.get("train_images", 0)
 
 
 def largest(groups: Sequence[Group]) -> list[Group]:
-    """Of groups that differ in the number of training images alone, the one with most."""
+    """Of groups that differ only in the number of training images, the one with the most."""
     best: dict[str, Group] = {}
     for group in groups:
         key = key_of(group.runs[0], but=TRAIN_SIZE)
@@ -119,14 +137,14 @@ def largest(groups: Sequence[Group]) -> list[Group]:
 
 
 def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
-    """Why runs cannot be compared with the first, by folder: other classes, other test images, other labels."""
+    """Why runs cannot be compared with the first, by folder: different classes, test images or labels."""
     first, problems = runs[0], {}
     for run in runs[1:]:
         if run.class_names != first.class_names:
             problems[run.folder] = f"has the classes {', '.join(run.class_names)}; {first.folder} has others"
         elif run.facts.get("data_sha256") != first.facts.get("data_sha256") or len(run.labels) != len(first.labels):
             one, other = (f"{found.facts.get('data')}, {len(found.labels):,} images" for found in (run, first))
-            problems[run.folder] = f"was tested on other images ({one}) than {first.folder} ({other})"
+            problems[run.folder] = f"was tested on different images ({one}) from {first.folder} ({other})"
         elif not np.array_equal(run.labels, first.labels):
-            problems[run.folder] = f"was tested with other labels than {first.folder}"
+            problems[run.folder] = f"was tested with different labels from {first.folder}"
     return problems

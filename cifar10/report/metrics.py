@@ -1,11 +1,11 @@
-"""Arrays in, figures out: what `evaluate.py` writes to metrics.json and prints, from one split's logits and labels."""
+"""Accuracy, loss, F1 and confusion of one split, from its logits and labels."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
@@ -13,24 +13,23 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
 
     logits: (N, C), finite; labels: (N,), ints in [0, C). The largest logit is the prediction, the first one of a tie.
     `acc` is a fraction and `loss` the mean cross-entropy in nats; `macro_f1` is the plain mean over all C classes.
-    Every class has its entry, also one without images: a ratio with nothing to divide by is then 0.
+    Every class has its entry, even without images: a ratio with a denominator of 0 is 0.
     `confusion_matrix` has true classes as rows and predicted ones as columns.
-    Raises ValueError where the three do not fit together.
+    Raises ValueError where the three do not match.
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
-    _check(logits, labels, class_names)
-    # exponentials of half-precision logits overflow from 12 on
-    logits = logits.astype(np.float64)
+    check(logits, labels)
+    if logits.shape[1] != len(class_names):
+        raise ValueError(f"class_names: there are {len(class_names)}, but logits of {logits.shape[1]} classes")
     predictions = logits.argmax(axis=1)
     classes = np.arange(len(class_names))
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predictions, labels=classes, average=None, zero_division=0
     )
-    losses = logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
     return {
         "n": len(labels),
         "acc": float((predictions == labels).mean()),
-        "loss": float(losses.mean()),
+        "loss": cross_entropy(logits, labels),
         "macro_f1": float(f1.mean()),
         "per_class": [
             {"class": str(name), "precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
@@ -40,8 +39,14 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
     }
 
 
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean in nats, computed in float64: exponentials of half-precision logits overflow from 12 on."""
+    logits = np.asarray(logits, dtype=np.float64)
+    return float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
+
+
 def most_confused(matrix: Sequence[Sequence[int]], class_names: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    """The commonest mistakes, most frequent first: `true`, `predicted`, their `count`, and its `share` of the class."""
+    """The most frequent confusions, in order: `true`, `predicted`, their `count`, and its `share` of the class."""
     counts = np.array(matrix)
     totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
@@ -59,34 +64,18 @@ def most_confused(matrix: Sequence[Sequence[int]], class_names: Sequence[str], m
 
 
 def format_per_class(metrics: dict[str, Any]) -> str:
-    """Lay out the result of `classification_metrics` like scikit-learn's `classification_report`."""
-    rows = metrics["per_class"]
-    columns = ("precision", "recall", "f1")
-    width = max(len("macro avg"), *(len(row["class"]) for row in rows))
-    averages = [sum(row[column] for row in rows) / len(rows) for column in columns]
-    lines = [f"{'':>{width}}  {'precision':>9} {'recall':>9} {'f1-score':>9} {'support':>9}", ""]
-    lines += [_line(row["class"], width, [row[column] for column in columns], row["support"]) for row in rows]
-    lines += ["", _line("accuracy", width, [None, None, metrics["acc"]], metrics["n"])]
-    lines += [_line("macro avg", width, averages, metrics["n"])]
-    return "\n".join(lines)
+    """The result of `classification_metrics` as scikit-learn's `classification_report`."""
+    counts, names = np.array(metrics["confusion_matrix"]), [row["class"] for row in metrics["per_class"]]
+    labels, predictions = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
+    classes = range(len(names))
+    return classification_report(labels, predictions, labels=classes, target_names=names, zero_division=0).rstrip()
 
 
-def _line(name: str, width: int, ratios: Sequence[float | None], support: int) -> str:
-    cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-    return f"{name:>{width}}  " + " ".join(f"{cell:>9}" for cell in [*cells, str(support)])
-
-
-def _check(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> None:
-    if logits.ndim != 2 or labels.ndim != 1 or len(logits) != len(labels):
-        raise ValueError(f"logits must be (N, C) and labels (N,), but they are {logits.shape} and {labels.shape}")
-    if not len(labels):
-        raise ValueError("there is nothing to score: logits and labels are empty")
-    if logits.shape[1] != len(class_names):
-        raise ValueError(f"logits have {logits.shape[1]} classes, but there are {len(class_names)} class names")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels must be integers, but they are {labels.dtype}")
-    if labels.min() < 0 or labels.max() >= len(class_names):
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, outside 0 to {len(class_names) - 1}")
-    if not np.isfinite(logits).all():
-        count = int((~np.isfinite(logits)).any(axis=1).sum())
-        raise ValueError(f"logits of {count} of {len(logits)} images are NaN or infinite")
+def check(logits: np.ndarray, labels: np.ndarray) -> None:
+    """ValueError unless logits are (N, C) and finite, and labels (N,), ints in [0, C), N > 0."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(f"logits, labels: must be (N, C) and (N,), N > 0, not {logits.shape} and {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"labels: must be integers from 0 to {logits.shape[1] - 1}")
+    if broken := int((~np.isfinite(logits)).any(axis=1).sum()):
+        raise ValueError(f"logits: those of {broken} of {len(logits)} images are NaN or infinite")

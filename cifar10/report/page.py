@@ -1,9 +1,9 @@
 """A report on finished runs: `report.html`, `report.md`, `metrics.json`, and every figure as PNG and PDF."""
 
-import csv
 import json
 import logging
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,155 +11,91 @@ import jinja2
 import numpy as np
 
 from cifar10.files import atomic_write
-from cifar10.report import tables
-from cifar10.report.figures import save_figure, svg
+from cifar10.report.document import Document, Figure, Findings, Paragraph, Section
+from cifar10.report.figures import DOUBLE, SINGLE, save_figure, svg
 from cifar10.report.groups import Group
-from cifar10.report.pictures import Picture, pictures
+from cifar10.report.numbers import SPACE, count, interval, percent, plural, spread_of
+from cifar10.report.sections import calibration, conditions, headline, mistakes, runs
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for each table of each font of a PDF
 
-SECTIONS = {
-    "table": "Numbers",
-    "difference": "Is it real?",
-    "classes": "Classes",
-    "confusion": "Confusion",
-    "calibration": "Calibration",
-    "labels": "Corrected labels",
-    "robustness": "Corruptions",
-    "cifar10c": "CIFAR-10-C",
-    "efficiency": "Data",
-    "curves": "Training",
-    "mistakes": "Mistakes",
-    "runs": "Every run",
-    "methods": "Methods",
-}
-ROBUSTNESS = {
-    "robustness": ("On corrupted images", "Computed on the fly from the test images with the parameters of CIFAR-10-C"
-                   " (Hendrycks & Dietterich 2019), without frost, which needs pictures of its own."),
-    "cifar10c": ("On CIFAR-10-C", "The published files of Hendrycks & Dietterich 2019."),
-}  # fmt: skip
+# to add a section, write the function that yields its blocks and give it a row; one without blocks is left out
+SECTIONS = [
+    ("overview", "Overview", headline.overview),
+    ("numbers", "In numbers", headline.side_by_side),
+    ("difference", "Is the difference real?", headline.difference),
+    ("classes", "Classes", mistakes.classes),
+    ("confusion", "Confusion matrix", mistakes.confusion),
+    ("calibration", "Calibration", calibration.reliability),
+    ("labels", "With corrected labels", conditions.corrected),
+    ("robustness", "On corrupted images", conditions.computed),
+    ("cifar10c", "On CIFAR-10-C", conditions.published),
+    ("efficiency", "How much data does it take?", conditions.training_sizes),
+    ("curves", "Training", runs.curves),
+    ("mistakes", "Mistakes", mistakes.galleries),
+    ("runs", "Every run", runs.every_run),
+    ("methods", "Methods", runs.methods),
+]
 
 
 def write(
     folder: Path, groups: Sequence[Group], results: dict, images: np.ndarray | None, left_out: Sequence[str] = ()
 ) -> list[Path]:
-    """Write a whole report into `folder` and return what was written.
-
-    results: of `comparison.evaluate`, with "corrected", "robustness", "cifar10c" and "efficiency" where there are such.
-    images: of the test split, uint8 (N, 3, H, W), or None. left_out: why runs are missing, a line each.
-    """
+    """Write a whole report into `folder` and return what was written; the arguments are those of `Findings`."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    drawn, files = [], []
-    for picture in pictures(groups, results, images):
-        for suffix in (".png", ".pdf"):
-            save_figure(picture.figure, folder / "figures" / f"{picture.name}{suffix}")
-        drawn.append(as_shown(picture))
-    context = describe(groups, results, left_out) | {"pictures": drawn, "no_images": images is None}
+    document = compose(Findings(groups, results, images, left_out))
+    drawings = {figure.name: save(figure, folder / "figures") for figure in document.figures()}
+    files = []
     for name in ("report.html", "report.md"):
-        files.append(write_text(folder / name, environment().get_template(name).render(context)))
+        text = environment().get_template(name).render(document=document, drawings=drawings)
+        files.append(write_text(folder / name, text))
     files.append(write_text(folder / "metrics.json", json.dumps(without_nan(flat(results)), indent=2) + "\n"))
     return [*files, folder / "figures"]
+
+
+def compose(found: Findings) -> Document:
+    """Everything that a report says, in order."""
+    facts = found.groups[0].runs[0].facts
+    lead = [Paragraph(one["verdict"], "lead") for one in found.comparisons] or [Paragraph(accuracy_of(found), "lead")]
+    if facts.get("synthetic"):
+        lead.insert(0, Paragraph("Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.",
+                                 "warning"))  # fmt: skip
+    first, *others = found.names
+    runs_read = plural(sum(len(group.runs) for group in found.groups), "run")
+    compared = " and ".join(others) if len(others) < 3 else f"{others[0]}, {others[1]} and others"
+    return Document(
+        title=f"{compared} compared with {first}" if others else first,
+        subtitle=f"{count(found.results['images'])} test images of {facts.get('data', 'a data set')}; {runs_read}",
+        lead=lead,
+        sections=[Section(key, title, blocks) for key, title, build in SECTIONS if (blocks := list(build(found)))],
+    )
+
+
+def accuracy_of(found: Findings) -> str:
+    summary = found.summaries[0]
+    return (f"Test accuracy {spread_of(summary['acc'], percent)} (95{SPACE}% interval"
+            f" {interval(summary['low'], summary['high'])}), loss {spread_of(summary['loss'])}.")  # fmt: skip
+
+
+def save(figure: Figure, folder: Path) -> dict[str, str]:
+    """Save a figure as PNG and PDF; return it as SVG for a page and for a phone."""
+    drawing = figure.draw(width=DOUBLE)
+    for suffix in (".png", ".pdf"):
+        save_figure(drawing, folder / f"{figure.name}{suffix}")
+    title = figure.name.replace("_", " ")
+    narrow = svg(figure.draw(width=SINGLE), f"{figure.name}-narrow", title)
+    return {"title": title, "wide": svg(drawing, figure.name, title), "narrow": narrow}
 
 
 def environment() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     escape = jinja2.select_autoescape(["html"], default=False)
-    made = jinja2.Environment(loader=loader, autoescape=escape, undefined=jinja2.StrictUndefined)
+    made = jinja2.Environment(
+        loader=loader, autoescape=escape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     made.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+    made.filters["unbroken"] = lambda text: re.sub(r"(?<=\d) (?=%)", SPACE, text)
     return made
-
-
-def as_shown(picture: Picture) -> dict[str, object]:
-    """What the templates say of a picture; a wide one is scrolled, not shrunk, on a phone."""
-    title, wide = picture.name.replace("_", " "), picture.figure.get_size_inches()[0] > 5
-    drawing = svg(picture.figure, picture.name, title)
-    shown = {"name": picture.name, "section": picture.section, "caption": picture.caption}
-    return shown | {"title": title, "wide": wide, "svg": drawing}
-
-
-def describe(groups: Sequence[Group], results: dict, left_out: Sequence[str]) -> dict:
-    """What the templates say, but for the pictures."""
-    first = results["groups"][0]["runs"][0]
-    several, count = len(groups) > 1, sum(len(group.runs) for group in groups)
-    data = first.get("data", "the test images")
-    names = [group.name for group in groups]
-    subtitle = f"{results['images']:,} test images of {data}; {count} run{'s' * (count > 1)}"
-    warnings = []
-    if first.get("synthetic"):
-        warnings.append("Drawn images, not CIFAR-10: no figure of this page says anything about CIFAR-10.")
-    if several or count > 1:
-        lead = [comparison["verdict"] for comparison in results["comparisons"]]
-    else:
-        lead = [f"Test accuracy {tables.percent(first['acc'])} (95 % interval {tables.percent(first['low'])} to"
-                f" {tables.percent(first['high'])}), loss {first['loss']:.4f}."]  # fmt: skip
-    side = tables.side_by_side(results)
-    context = {
-        "title": " against ".join(names[:3]) + (" and others" if len(names) > 3 else ""),
-        "subtitle": subtitle,
-        "warnings": warnings,
-        "lead": lead,
-        "several": several,
-        "several_runs": count > len(groups),
-        "side_header": ["", *names, *(f"difference, {name}" if len(names) > 2 else "difference" for name in names[1:])],
-        "side_rows": [[what, *cells, *gains] for what, cells, gains in side],
-        "comparisons": [described(comparison) for comparison in results["comparisons"]],
-        "per_class": tables.per_class(results),
-        "confused": tables.confused(results),
-        "every_run": tables.every_run(results),
-        "left_out": left_out,
-        "software": software(first),
-        "corrected": None,
-        "robustness": [],
-        "efficiency": tables.efficiency(results["efficiency"]) if "efficiency" in results else None,
-    }
-    if "corrected" in results:
-        found = results["corrected"]
-        verdicts = [comparison["verdict"] for comparison in found["comparisons"]]
-        context["corrected"] = found | {"table": tables.corrected(found), "verdicts": verdicts}
-    for key, (title, text) in ROBUSTNESS.items():
-        if key in results:
-            text = f"{text} {results[key]['images']:,} images a condition."
-            table = tables.robustness(results[key])
-            context["robustness"].append({"key": key, "title": title, "text": text, "table": table})
-    there = {"difference": several, "labels": context["corrected"], "efficiency": context["efficiency"]}
-    there |= {key: key in results for key in ROBUSTNESS}
-    return context | {"sections": [(key, name) for key, name in SECTIONS.items() if there.get(key, True)]}
-
-
-def described(comparison: dict) -> dict:
-    """A comparison with the table of its tests."""
-    bootstrap, seeds, test = comparison["bootstrap"], comparison["seed_interval"], comparison["mcnemar"]
-    first = " (first seeds)" if comparison["pairs"] > 1 else ""
-
-    def interval(found: dict) -> str:
-        return f"{tables.points(found['low'])} to {tables.points(found['high'])} points"
-
-    rows = [
-        ["difference of the mean accuracies", f"{tables.points(comparison['difference'])} points"],
-        ["other test images: paired bootstrap, 95 %", interval(bootstrap)],
-        [
-            f"other seeds ({comparison['seeds'][0]} and {comparison['seeds'][1]}): Welch, 95 %",
-            interval(seeds) if seeds else "unknown: fewer than two seeds of one or of both",
-        ],
-        [f"only {comparison['baseline']} right{first}", f"{test['only_a']:,} images"],
-        [f"only {comparison['name']} right", f"{test['only_b']:,} images"],
-        ["both right; neither", f"{test['both']:,}; {test['neither']:,} images"],
-        [f"McNemar's exact test{first}", f"p {p_value(test['p_value'])}"],
-    ]
-    if comparison["pairs"] > 1:
-        rows.append(
-            [f"its largest p of all {comparison['pairs']} pairs of runs", f"p {p_value(comparison['largest_p'])}"]
-        )
-    return comparison | {"header": ["", ""], "rows": rows}
-
-
-def p_value(p: float) -> str:
-    return f"= {p:.3f}" if p >= 0.001 else f"= {p:.1e}" if p > 1e-300 else "< 1e-300"
-
-
-def software(run: dict) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items())
-    return f"Commit {run['commit']}; {versions}." if "commit" in run else ""
 
 
 def flat(results: dict) -> dict:
@@ -184,22 +120,3 @@ def write_text(path: Path, text: str) -> Path:
     with atomic_write(path, "w", encoding="utf-8") as file:
         file.write(text)
     return path
-
-
-def read_epochs(path: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv, an epoch each, without their empty cells; none if there is no such file.
-
-    Raises ValueError for a file that is no table of numbers, an epoch in each row.
-    """
-    if not path.is_file():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    except (csv.Error, TypeError) as error:  # a cell too long, a cell too many
-        raise ValueError(error) from error
-    for row in rows:
-        sane = 0 <= row.get("epoch", -1) < 1e9 and 0 <= row.get("seconds", 0) < 1e9
-        if not sane or row.get("phase", 1) not in (1, 2):
-            raise ValueError(f"a row of epoch {row.get('epoch')}, phase {row.get('phase', 1)}")
-    return [row | {"epoch": int(row["epoch"])} for row in rows]

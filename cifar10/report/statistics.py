@@ -1,6 +1,6 @@
-"""How sure a difference between two classifiers is, from which images each got right and how each training run ended.
+"""How certain a difference between two classifiers is, from the images that each got right and from their seeds.
 
-Two kinds of uncertainty stay apart: other test images (intervals over images) and other seeds (intervals over runs).
+Two kinds of uncertainty are kept apart: other test images (intervals over images) and other seeds (over runs).
 Everywhere the difference is b minus a.
 """
 
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
+
+from cifar10.report.numbers import interval, points
 
 CHUNK = 1_000_000  # counts drawn at once by the bootstrap: 8 MB
 
@@ -23,7 +25,7 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> dict[str, int | flo
     """Test whether two classifiers err equally often on the same images (McNemar 1947; exact, two-sided).
 
     correct_a, correct_b: (N,), booleans or 0 and 1. The result counts images: `both` right, `only_a`, `only_b`,
-    `neither`; `p_value` is 1 where no image tells the two apart. Raises ValueError where the two do not fit together.
+    `neither`; `p_value` is 1 where no image tells the two apart. Raises ValueError where the two do not match.
     """
     a, b = _booleans(correct_a, correct_b)
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
@@ -71,8 +73,8 @@ def paired_bootstrap_by_class(
 ) -> list[dict[str, float]]:
     """`paired_bootstrap` of each class's images: the change in recall; NaN for a class without images.
 
-    labels: (N,), ints in [0, num_classes). Each interval stands alone, so of ten at 95 % one or more miss in two
-    comparisons out of five.
+    labels: (N,), ints in [0, num_classes). Each interval stands alone: of ten at 95 %, at least one misses in
+    two comparisons out of five.
     """
     a, b = _pair(scores_a, scores_b)
     labels = np.asarray(labels)
@@ -84,7 +86,7 @@ def paired_bootstrap_by_class(
 
 
 def spread(values: Sequence[float]) -> dict[str, float | int | None]:
-    """`mean`, sample standard deviation `std` (n - 1 below the line; None for a single value) and `n`."""
+    """`mean`, sample standard deviation `std` (n - 1 in the denominator; None for a single value) and `n`."""
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"values must be a list of one or more numbers, but their shape is {values.shape}")
@@ -109,7 +111,7 @@ def seed_interval(
         difference = float(b[0] - a[0])
         return {"difference": difference, "low": difference, "high": difference, "p_value": float(difference == 0)}
     with warnings.catch_warnings():
-        # scipy doubts runs that all end alike, but a single side of them is no trouble to Welch's formula
+        # scipy warns of runs that all end alike, but Welch's formula needs only one side to vary
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_ind(b, a, equal_var=False)
     low, high = test.confidence_interval(confidence)
@@ -117,19 +119,16 @@ def seed_interval(
 
 
 def verdict(bootstrap: dict[str, float], seeds: dict[str, float] | None, name_a: str, name_b: str) -> str:
-    """Say in one sentence which of the two kinds of uncertainty the difference survives, in percentage points.
+    """Say in one sentence which of the two kinds of uncertainty the difference of b from a survives.
 
     bootstrap: from `paired_bootstrap`; seeds: from `seed_interval`; both at 95 %. An interval counts if it lies wholly
     on the side of bootstrap's difference, without 0.
     """
-    sign = -1 if bootstrap["difference"] < 0 else 1
-    better, worse = (name_a, name_b) if sign < 0 else (name_b, name_a)
-    points = 100 * sign * bootstrap["difference"]
-    ranges = [sorted(100 * sign * found[end] for end in ("low", "high")) for found in (bootstrap, seeds) if found]
-    # one decimal would print a limit of 0.03 as 0
-    decimals = 2 if np.abs([points, *np.ravel(ranges)]).min() < 1 else 1
-    survives = tuple(low > 0 for low, _ in ranges)
-    printed = [f"(95 % interval {_fixed(low, decimals)} to {_fixed(high, decimals)})" for low, high in ranges]
+    difference = bootstrap["difference"]
+    sign = -1 if difference < 0 else 1
+    found = [one for one in (bootstrap, seeds) if one]
+    survives = tuple(min(sign * one["low"], sign * one["high"]) > 0 for one in found)
+    printed = [f"(95 % interval {interval(one['low'], one['high'], points)})" for one in found]
     images = f"other test images {printed[0]}"
     others = f"other seeds {printed[-1]}"
     unknown = "whether it survives other seeds is unknown: fewer than two seeds of one or of both"
@@ -142,20 +141,17 @@ def verdict(bootstrap: dict[str, float], seeds: dict[str, float] | None, name_a:
         (True,): f"survives {images}; {unknown}, so {networks}",
         (False,): f"does not survive {images}; {unknown}, so {nothing}",
     }
-    lead = f"{better} scored {_fixed(points, decimals)} points more than {worse}"
-    if points == 0:
-        lead = f"{better} and {worse} scored the same"
+    size = points(abs(difference)).removeprefix("+")
+    lead = f"{name_b} scored {size} points {'less' if sign < 0 else 'more'} than {name_a}"
+    if difference == 0:
+        lead = f"{name_b} and {name_a} scored the same"
     elif survives == (True, True):
-        lead = f"{better} is better than {worse} by {_fixed(points, decimals)} points"
+        lead = f"{name_b} is {'worse' if sign < 0 else 'better'} than {name_a} by {size} points"
     return f"{lead}; the difference {findings[survives]}."
 
 
 def _tidy(value: float) -> float:
     return float(np.round(value, 12)) + 0.0
-
-
-def _fixed(value: float, decimals: int) -> str:
-    return f"{round(float(value), decimals) + 0.0:.{decimals}f}"
 
 
 def _pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from cifar10.report.comparison import compare, efficiency, evaluate, relabel, score
+from cifar10.report.comparison import compare, efficiency, evaluate, relabel
 from cifar10.report.groups import Run, check_comparable, group_runs, largest
+from cifar10.report.scores import score
 
 NAMES = ["cat", "dog", "ship"]
 LABELS = np.arange(60) % 3
@@ -45,7 +46,7 @@ def test_names_can_be_given_and_must_fit():
         group_runs(runs, ["A", "B", "C"])
 
 
-def test_a_run_is_scored_with_its_interval_and_its_commonest_mistakes():
+def test_a_run_is_scored_with_its_interval_and_its_most_frequent_confusions():
     scores = score(make_run(wrong=[0, 3, 1]))  # two cats as dogs, one dog as a ship
     assert scores["acc"] == pytest.approx(57 / 60) and scores["low"] < 57 / 60 < scores["high"]
     assert [(row["true"], row["predicted"], row["count"]) for row in scores["most_confused"]] == [
@@ -122,8 +123,8 @@ def test_recipes_that_differ_otherwise_are_no_question_of_data():
     ("change", "reason"),
     [
         ({"class_names": ["cat", "dog", "boat"]}, "has the classes cat, dog, boat"),
-        ({"facts": {"data": "others", "data_sha256": "two"}}, "tested on other images (others, 60 images)"),
-        ({"labels": LABELS[::-1]}, "other labels"),
+        ({"facts": {"data": "others", "data_sha256": "two"}}, "tested on different images (others, 60 images)"),
+        ({"labels": LABELS[::-1]}, "different labels"),
         ({"labels": LABELS[:30], "logits": np.eye(3)[LABELS[:30]]}, "30 images"),
     ],
 )

@@ -125,13 +125,13 @@ def test_the_inputs_stay_as_they_were():
     ("logits", "labels", "names", "message"),
     [
         (np.zeros((3, 2)), np.zeros(4, int), ["a", "b"], r"\(3, 2\) and \(4,\)"),
-        (np.zeros(3), np.zeros(3, int), ["a", "b"], r"logits must be \(N, C\)"),
-        (np.zeros((3, 2)), np.zeros((3, 1), int), ["a", "b"], r"labels \(N,\)"),
-        (np.zeros((0, 2)), np.zeros(0, int), ["a", "b"], "nothing to score"),
-        (np.zeros((3, 2)), np.zeros(3, int), ["a", "b", "c"], "2 classes, but there are 3 class names"),
-        (np.zeros((3, 2)), np.zeros(3), ["a", "b"], "must be integers"),
-        (np.zeros((3, 2)), np.array([0, 1, 2]), ["a", "b"], "from 0 to 2, outside 0 to 1"),
-        (np.zeros((3, 2)), np.array([0, -1, 1]), ["a", "b"], "from -1 to 1, outside 0 to 1"),
+        (np.zeros(3), np.zeros(3, int), ["a", "b"], r"must be \(N, C\)"),
+        (np.zeros((3, 2)), np.zeros((3, 1), int), ["a", "b"], r"and \(N,\)"),
+        (np.zeros((0, 2)), np.zeros(0, int), ["a", "b"], "N > 0"),
+        (np.zeros((3, 2)), np.zeros(3, int), ["a", "b", "c"], "class_names: there are 3, but logits of 2 classes"),
+        (np.zeros((3, 2)), np.zeros(3), ["a", "b"], "labels: must be integers from 0 to 1"),
+        (np.zeros((3, 2)), np.array([0, 1, 2]), ["a", "b"], "labels: must be integers from 0 to 1"),
+        (np.zeros((3, 2)), np.array([0, -1, 1]), ["a", "b"], "labels: must be integers from 0 to 1"),
         (np.array([[0, 1], [np.nan, 1], [0, 1]]), np.zeros(3, int), ["a", "b"], "1 of 3 images are NaN"),
         (np.array([[0, np.inf], [0, 1], [0, 1]]), np.zeros(3, int), ["a", "b"], "1 of 3 images are NaN or infinite"),
     ],
@@ -143,12 +143,10 @@ def test_inputs_that_do_not_fit_are_refused_in_one_line(logits, labels, names, m
 
 
 @pytest.mark.parametrize("text", [CNN, EFFICIENTNET])
-def test_the_table_reads_like_scikit_learns(text):
+def test_the_table_is_scikit_learns(text):
     logits, labels = outcomes(parse(text))
     report = classification_report(labels, logits.argmax(axis=1), target_names=CIFAR10)
-    expected = [line.split() for line in report.splitlines() if "weighted" not in line]
-    table = format_per_class(classification_metrics(logits, labels, CIFAR10))
-    assert [line.split() for line in table.splitlines()] == expected
+    assert format_per_class(classification_metrics(logits, labels, CIFAR10)) == report.rstrip()
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["a", "an articulated lorry with a trailer and a long name"]])

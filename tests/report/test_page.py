@@ -2,15 +2,19 @@
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cifar10.report import page, scores
 from cifar10.report.comparison import evaluate, relabel
+from cifar10.report.document import Paragraph, Table
 from cifar10.report.groups import Run, group_runs
-from cifar10.report.page import read_epochs, write
+from cifar10.report.numbers import SPACE
+from cifar10.report.page import write
 
 NAMES = ["cat", "dog & <wolf>", "ship $1|2"]
 LABELS = np.arange(60) % 3
@@ -97,7 +101,8 @@ def test_the_page_is_well_formed_and_no_id_stands_twice(full):
 def test_every_figure_has_its_caption_and_its_files(full):
     folder, html, markdown, _ = full
     names = re.findall(r'<figure id="figure-([^"]+)"', html)
-    assert html.count("<figcaption>") == len(names) > 15
+    assert html.count("<figcaption>") == len(names) > 12
+    assert len(re.findall(r'<div class="(?:wide|narrow)"><svg', html)) == 2 * len(names), "for a page and for a phone"
     for name in names:
         assert (folder / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         assert min(Image.open(folder / "figures" / f"{name}.png").size) > 150
@@ -121,9 +126,10 @@ def test_page_and_markdown_say_what_the_numbers_say(full):
     _, html, markdown, results = full
     for text in (html, markdown):
         for group in results["groups"]:
-            assert f"{100 * group['acc']['mean']:.2f} % ± {100 * group['acc']['std']:.2f}" in text
-        assert results["comparisons"][0]["verdict"] in text
-        assert "1,234,567" in text and "1.5 PFLOP" in text and "a slide rule" in text and "3.3 min" in text
+            assert f"{100 * group['acc']['mean']:.2f} ± {100 * group['acc']['std']:.2f} %" in text.replace(SPACE, " ")
+        assert results["comparisons"][0]["verdict"].replace(SPACE, " ") in text.replace(SPACE, " ")
+        for word in ("1,234,567", "1.5 PFLOP", "a slide rule", "3.3 min"):
+            assert word in text.replace(SPACE, " ")
         assert "labels.npy" in text and "run=x: gone" in text and "jpeg compression" in text
 
 
@@ -143,21 +149,80 @@ def test_a_single_run_has_its_own_report_without_comparison(tmp_path):
 
 def test_without_images_the_page_says_so(tmp_path):
     html, _, _ = report(tmp_path, make_run("cnn"), images=None)
-    assert "not at hand" in html and 'id="figure-mistakes_0"' not in html
+    assert "not available" in html and 'id="figure-mistakes_0"' not in html
 
 
-def test_drawn_images_are_called_so(tmp_path):
+def test_synthetic_images_are_called_so(tmp_path):
     assert "not CIFAR-10" in report(tmp_path, make_run("cnn", synthetic=True))[0]
+
+
+def test_a_metric_is_one_function_and_one_row(tmp_path, monkeypatch):
+    def example(run: Run) -> float:
+        return 0.25 + run.seed / 100 + len(run.name) / 10
+
+    monkeypatch.setattr(scores, "METRICS", [*scores.METRICS, scores.Metric("example", "an example", example)])
+    html, markdown, _ = report(tmp_path, make_run("cnn", 0), make_run("cnn", 2), make_run("b0"))
+    first, second = json.loads((tmp_path / "metrics.json").read_text())["groups"]
+    assert first["example"] == pytest.approx({"mean": 0.56, "std": 0.02 / 2**0.5, "n": 2})
+    assert second["runs"][0]["example"] == 0.45
+    cells = ["an example", "0.5600 ± 0.0141", "0.4500", "\N{MINUS SIGN}0.1100"]
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in html.replace(SPACE, " ")
+    assert f"| {' | '.join(cells)} |" in markdown.replace(SPACE, " ")
+
+
+def test_a_section_is_one_function_and_one_row(tmp_path, monkeypatch):
+    def example(found):
+        yield Paragraph(f"{len(found.groups)} models were trained.")
+        yield Table(["what"], [["nothing"]])
+
+    sections = [("example", "An example", example), ("empty", "Not there", lambda found: iter(()))]
+    monkeypatch.setattr(page, "SECTIONS", sections)
+    html, markdown, _ = report(tmp_path, make_run("cnn"), make_run("b0"))
+    assert '<a href="#example">An example</a>' in html and '<h2 id="example">An example</h2>' in html
+    assert "<p>2 models were trained.</p>" in html and "<td>nothing</td>" in html and "Not there" not in html
+    assert "## An example\n\n2 models were trained.\n\n| what |\n| --- |\n| nothing |\n" in markdown
+
+
+def test_html_and_markdown_say_the_same(full):
+    _, html, markdown, _ = full
+    assert html.count("<table>") == len(re.findall(r"^\| ---", markdown, flags=re.MULTILINE)) > 6
+    html = re.sub(r"<svg.*?</svg>|<style.*?</style>", "", html, flags=re.DOTALL)
+    said = re.findall(r"<(?:p|h1|h2|h3|li|figcaption)\b[^>]*>(.*?)</(?:p|h1|h2|h3|li|figcaption)>", html)
+    assert len(said) > 40
+    for words in said:
+        assert unescape(words).replace(SPACE, " ") in markdown.replace(SPACE, " ")
+
+
+def test_the_first_group_is_the_baseline_everywhere(full):
+    _, html, _, results = full
+    (comparison,) = results["comparisons"]
+    assert "<h1>b0 compared with cnn</h1>" in html and "<h3>b0 compared with cnn</h3>" in html
+    assert comparison["verdict"].startswith("b0 ") and "b0 minus cnn" in html
+    assert not any(f"cnn {word}" in html for word in ("compared with", "minus", "against"))
+
+
+def caption(html: str, name: str) -> str:
+    found = re.search(rf'id="figure-{name}".*?<figcaption>(.*?)</figcaption>', html, flags=re.DOTALL)
+    return found.group(1).replace(SPACE, " ")
+
+
+def test_captions_follow_the_verdict_and_say_what_is_shown(full):
+    _, html, _, results = full
+    assert results["comparisons"][0]["verdict"].replace(SPACE, " ") in caption(html, "accuracy")
+    assert "one standard deviation over seeds" in caption(html, "cost")
+    assert all(run in caption(html, "only_other_1") for run in ("cnn (seed 0)", "b0 (seed 0)"))
+    assert "cnn (seed 0)" in caption(html, "reliability_0")
+
+
+def test_the_speed_of_a_single_pass_over_the_test_images_is_left_out(full):
+    assert not any("test images/s" in text or "1,234" in text.replace("1,234,567", "") for text in full[1:3])
+
+
+def test_no_unit_and_no_spread_stands_on_a_line_of_its_own(full):
+    html = re.sub(r"<svg.*?</svg>|<style.*?</style>", "", full[1], flags=re.DOTALL)
+    assert f"95{SPACE}%" in html and f"{SPACE}±{SPACE}" in html
+    assert not re.search(r"[0-9] (?:%|±)|± [0-9]", html)
 
 
 def test_nothing_half_written_stays_behind(full):
     assert not [path for path in full[0].rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
-
-
-def test_epochs_are_read_as_numbers_and_empty_cells_are_left_out(tmp_path):
-    (tmp_path / "metrics.csv").write_text("epoch,phase,val/acc\n0,1.0,0.25\n1,2.0,\n")
-    assert read_epochs(tmp_path / "metrics.csv") == [
-        {"epoch": 0, "phase": 1.0, "val/acc": 0.25},
-        {"epoch": 1, "phase": 2.0},
-    ]
-    assert read_epochs(tmp_path / "none.csv") == []

@@ -208,6 +208,7 @@ def interval(low: float, high: float, difference: float | None = None) -> dict[s
     return {"difference": (low + high) / 2 if difference is None else difference, "low": low, "high": high}
 
 
+MINUS = "\N{MINUS SIGN}"
 IMAGES, SEEDS = "other test images (95 % interval {})", "other seeds (95 % interval {})"
 UNKNOWN = "whether it survives other seeds is unknown: fewer than two seeds of one or of both"
 
@@ -218,67 +219,67 @@ UNKNOWN = "whether it survives other seeds is unknown: fewer than two seeds of o
         (
             interval(0.218, 0.235, 0.226),
             interval(0.219, 0.234),
-            "B is better than A by 22.6 points; the difference survives both kinds of uncertainty: "
-            f"{IMAGES.format('21.8 to 23.5')} and {SEEDS.format('21.9 to 23.4')}.",
+            "B is better than A by 22.60 points; the difference survives both kinds of uncertainty: "
+            f"{IMAGES.format('+21.80 to +23.50')} and {SEEDS.format('+21.90 to +23.40')}.",
         ),
         (
             interval(-0.235, -0.218, -0.226),
             interval(-0.234, -0.219),
-            "A is better than B by 22.6 points; the difference survives both kinds of uncertainty: "
-            f"{IMAGES.format('21.8 to 23.5')} and {SEEDS.format('21.9 to 23.4')}.",
+            "B is worse than A by 22.60 points; the difference survives both kinds of uncertainty: "
+            f"{IMAGES.format('-23.50 to -21.80')} and {SEEDS.format('-23.40 to -21.90')}.",
         ),
         (
             interval(0.011, 0.031),
             interval(-0.02, 0.061),
-            f"B scored 2.1 points more than A; the difference survives {IMAGES.format('1.1 to 3.1')} "
-            f"but not {SEEDS.format('-2.0 to 6.1')}, so no claim can be made beyond these trained networks.",
+            f"B scored 2.10 points more than A; the difference survives {IMAGES.format('+1.10 to +3.10')} "
+            f"but not {SEEDS.format('-2.00 to +6.10')}, so no claim can be made beyond these trained networks.",
         ),
         (
             interval(-0.006, 0.002, -0.002),
             interval(-0.003, -0.001),
-            f"A scored 0.20 points more than B; the difference survives {SEEDS.format('0.10 to 0.30')} "
-            f"but not {IMAGES.format('-0.20 to 0.60')}, so no claim can be made beyond these test images.",
+            f"B scored 0.20 points less than A; the difference survives {SEEDS.format('-0.30 to -0.10')} "
+            f"but not {IMAGES.format('-0.60 to +0.20')}, so no claim can be made beyond these test images.",
         ),
         (
             interval(-0.004, 0.006),
             interval(-0.02, 0.022),
-            f"B scored 0.10 points more than A; the difference survives neither {IMAGES.format('-0.40 to 0.60')} "
-            f"nor {SEEDS.format('-2.00 to 2.20')}, so no claim can be made.",
+            f"B scored 0.10 points more than A; the difference survives neither {IMAGES.format('-0.40 to +0.60')} "
+            f"nor {SEEDS.format('-2.00 to +2.20')}, so no claim can be made.",
         ),
         (
             interval(0.218, 0.235, 0.226),
             None,
-            f"B scored 22.6 points more than A; the difference survives {IMAGES.format('21.8 to 23.5')}; {UNKNOWN}, "
-            "so no claim can be made beyond these trained networks.",
+            f"B scored 22.60 points more than A; the difference survives {IMAGES.format('+21.80 to +23.50')}; {UNKNOWN}"
+            ", so no claim can be made beyond these trained networks.",
         ),
         (
             interval(-0.02, 0.04),
             None,
-            f"B scored 1.0 points more than A; the difference does not survive {IMAGES.format('-2.0 to 4.0')}; "
+            f"B scored 1.00 points more than A; the difference does not survive {IMAGES.format('-2.00 to +4.00')}; "
             f"{UNKNOWN}, so no claim can be made.",
         ),
         (
             interval(0.0, 0.0),
             interval(-0.01, 0.01),
             f"B and A scored the same; the difference survives neither {IMAGES.format('0.00 to 0.00')} "
-            f"nor {SEEDS.format('-1.00 to 1.00')}, so no claim can be made.",
+            f"nor {SEEDS.format('-1.00 to +1.00')}, so no claim can be made.",
         ),
         (
             interval(0.0, 0.03, 0.015),  # a limit of 0 does not exclude 0
             interval(0.0003, 0.03),  # a limit near 0 is printed so that it does
-            f"B scored 1.50 points more than A; the difference survives {SEEDS.format('0.03 to 3.00')} "
-            f"but not {IMAGES.format('0.00 to 3.00')}, so no claim can be made beyond these test images.",
+            f"B scored 1.50 points more than A; the difference survives {SEEDS.format('+0.03 to +3.00')} "
+            f"but not {IMAGES.format('0.00 to +3.00')}, so no claim can be made beyond these test images.",
         ),
         (
             interval(0.02, 0.04),  # seeds that point the other way do not support the difference
             interval(-0.04, -0.02),
-            f"B scored 3.0 points more than A; the difference survives {IMAGES.format('2.0 to 4.0')} "
-            f"but not {SEEDS.format('-4.0 to -2.0')}, so no claim can be made beyond these trained networks.",
+            f"B scored 3.00 points more than A; the difference survives {IMAGES.format('+2.00 to +4.00')} "
+            f"but not {SEEDS.format('-4.00 to -2.00')}, so no claim can be made beyond these trained networks.",
         ),
     ],
 )
-def test_the_verdict_says_which_uncertainty_the_difference_survives(bootstrap, seeds, sentence):
-    assert verdict(bootstrap, seeds, "A", "B") == sentence
+def test_the_verdict_compares_b_with_a_and_says_which_uncertainty_the_difference_survives(bootstrap, seeds, sentence):
+    assert verdict(bootstrap, seeds, "A", "B") == sentence.replace("-", MINUS)
 
 
 @pytest.mark.parametrize("compare", [mcnemar, only_one_right, paired_bootstrap])

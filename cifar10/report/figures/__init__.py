@@ -1,24 +1,27 @@
 """Arrays in, matplotlib Figures out, for paper and page; no pyplot, so they are drawn headless and share no state.
 
-Fractions in (accuracy, recall, coverage), per cent out. A group is a model with its seeds, a dict with "name"; its
+Fractions in (accuracy, recall, coverage), per cent out. width: in inches, `DOUBLE`, or `SINGLE` for a column or a
+phone, where panels stand one below another. A group is a model with its seeds, a dict with "name"; its
 place in the list gives colour and marker, or its own "index" where a list leaves groups out.
 """
 
-from cifar10.report.figures.calibration import coverage_figure, reliability_figure
+from cifar10.report.figures.accuracy import accuracy_figure, data_efficiency_figure
+from cifar10.report.figures.calibration import FEWEST, coverage_figure, reliability_figure
 from cifar10.report.figures.classes import per_class_change_figure, per_class_figure
-from cifar10.report.figures.comparison import accuracy_figure, data_efficiency_figure
 from cifar10.report.figures.confusion import confusion_difference_figure, confusion_matrix_figure
 from cifar10.report.figures.corruption import corruption_figure
-from cifar10.report.figures.cost import cost_figure
-from cifar10.report.figures.curves import learning_curves_comparison_figure, learning_curves_figure
+from cifar10.report.figures.cost import cost_figure, has_cost
+from cifar10.report.figures.curves import learning_curves_figure
 from cifar10.report.figures.files import save_figure, svg
 from cifar10.report.figures.gallery import gallery_figure
 from cifar10.report.figures.overview import overview_figure
-from cifar10.report.figures.style import class_colour, group_colour, group_marker
+from cifar10.report.figures.style import DOUBLE, SINGLE, group_colour, group_marker
 
 __all__ = [
+    "DOUBLE",
+    "FEWEST",
+    "SINGLE",
     "accuracy_figure",
-    "class_colour",
     "confusion_difference_figure",
     "confusion_matrix_figure",
     "corruption_figure",
@@ -28,7 +31,7 @@ __all__ = [
     "gallery_figure",
     "group_colour",
     "group_marker",
-    "learning_curves_comparison_figure",
+    "has_cost",
     "learning_curves_figure",
     "overview_figure",
     "per_class_change_figure",

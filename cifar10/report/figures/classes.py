@@ -5,46 +5,33 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from cifar10.report.figures.style import (
-    DOUBLE,
-    GREY,
-    INK,
-    SMALL,
-    TEXT,
-    class_colour,
-    cut,
-    floor_of,
-    group_handles,
-    group_style,
-    in_style,
-    legend_below,
-    name_rows,
-    numbered,
-    percent_ticks,
-    signed,
-)
+from cifar10.report.figures import style
+from cifar10.report.numbers import UNKNOWN, number, points
 
-LONGEST_NAME = 2.0  # inches
+CHANGES = {"better": style.PALETTE["blue"], "worse": style.PALETTE["vermilion"], "interval holds 0": style.GREY}
 
 
-@in_style
-def per_class_figure(class_names: Sequence[str], groups: Sequence[Mapping], metric: str = "recall") -> Figure:
+@style.in_style
+def per_class_figure(
+    class_names: Sequence[str], groups: Sequence[Mapping], metric: str = "recall", width: float = style.DOUBLE
+) -> Figure:
     """Draw each class's value in every group, the classes sorted by their gain from the first group to the last.
 
     groups: "name" and "values" (C,), fractions, NaN where unknown. metric: what the values are.
     """
-    figure = Figure(figsize=(DOUBLE, 1.05 + row_height(len(class_names)) * len(class_names)), layout="constrained")
+    figure = Figure(figsize=(width, 1.05 + row_height(len(class_names)) * len(class_names)), layout="constrained")
     axes = figure.add_subplot(xlabel=f"{metric} of a class")
-    draw_classes(axes, class_names, groups, LONGEST_NAME)
+    draw_classes(axes, class_names, groups, 0.29 * width)
     if len(groups) > 1:
-        last, first = (cut(groups[place]["name"], 1.3, TEXT) for place in (-1, 0))
+        last, first = (style.cut(groups[place]["name"], 0.19 * width, style.TEXT) for place in (-1, 0))
         axes.set_xlabel(f"{metric} of a class\nright: {last} minus {first}, in points")
-    legend_below(figure, group_handles(groups, linestyle="none"), [group["name"] for group in groups])
+    style.legend_below(figure, style.group_handles(groups, linestyle="none"), [group["name"] for group in groups])
     return figure
 
 
-@in_style
+@style.in_style
 def per_class_change_figure(
     class_names: Sequence[str],
     difference: Sequence[float],
@@ -52,29 +39,28 @@ def per_class_change_figure(
     high: Sequence[float],
     name_a: str,
     name_b: str,
+    width: float = style.DOUBLE,
 ) -> Figure:
-    """Draw each class's difference, b minus a, with its 95 % interval, in its class's colour, the greatest first.
+    """Draw each class's difference, b minus a, with its 95 % interval, coloured by its sign, the greatest first.
 
     difference, low, high: (C,), fractions, drawn in points; NaN where unknown.
     """
     values, low, high = (100 * np.asarray(array, dtype=float) for array in (difference, low, high))
     order = np.argsort(-values, kind="stable")  # NaN last
-    figure = Figure(figsize=(DOUBLE, 0.85 + row_height(len(order)) * len(order)), layout="constrained")
-    who = f"{cut(name_b, 1.3, TEXT)} minus {cut(name_a, 1.3, TEXT)}"
+    figure = Figure(figsize=(width, 1.1 + row_height(len(order)) * len(order)), layout="constrained")
+    who = f"{style.cut(name_b, 0.19 * width, style.TEXT)} minus {style.cut(name_a, 0.19 * width, style.TEXT)}"
     axes = figure.add_subplot(xlabel=f"{who}\nin points, with its 95 % interval")
-    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.axvline(0, color=style.INK, linewidth=0.8)
+    better, worse, open_ = CHANGES.values()
     for row, label in enumerate(order):
-        axes.plot([low[label], high[label]], [row, row], color=GREY, linewidth=1.6)
-        face = {"markerfacecolor": class_colour(label), "markeredgecolor": INK, "markeredgewidth": 0.6}
-        axes.plot(values[label], row, "o", markersize=6.5, **face)
-        text = (
-            f"{signed(values[label])} [{signed(low[label])}, {signed(high[label])}]"
-            if np.isfinite(values[label])
-            else ""
-        )
-        _beside(axes, row, text)
+        colour = better if low[label] > 0 else worse if high[label] < 0 else open_
+        axes.plot([low[label], high[label]], [row, row], color=colour, linewidth=1.6, alpha=0.6)
+        axes.plot(values[label], row, "o", markersize=6, color=colour)
+        texts = [number(value[label], 1, sign=True) for value in (values, low, high)]
+        style.beside(axes, row, "" if texts[0] == UNKNOWN else "{} [{}, {}]".format(*texts))
     axes.grid(axis="x")
-    name_rows(axes, [class_names[label] for label in order], LONGEST_NAME)
+    style.name_rows(axes, [class_names[label] for label in order], 0.29 * width)
+    style.legend_below(figure, [Line2D([], [], color=colour, marker="o") for colour in CHANGES.values()], list(CHANGES))
     return figure
 
 
@@ -89,18 +75,16 @@ def draw_classes(axes: Axes, class_names: Sequence[str], groups: Sequence[Mappin
     gain = values[-1] - values[0] if len(groups) > 1 else values[0]
     order = np.argsort(-gain, kind="stable")  # NaN last
     rows = np.arange(len(order))
-    axes.hlines(rows, np.fmin.reduce(values)[order], np.fmax.reduce(values)[order], color=GREY, alpha=0.5, linewidth=2)
-    for (index, _), row in zip(numbered(groups), values[:, order], strict=True):
-        axes.plot(row, rows, linestyle="none", **group_style(index), markersize=5.5)
+    axes.hlines(
+        rows, np.fmin.reduce(values)[order], np.fmax.reduce(values)[order], color=style.GREY, alpha=0.5, linewidth=2
+    )
+    for (index, _), row in zip(style.numbered(groups), values[:, order], strict=True):
+        axes.plot(row, rows, linestyle="none", **style.group_style(index), markersize=5.5, clip_on=False)
     if len(groups) > 1:
-        for row, points in enumerate(100 * gain[order]):
-            _beside(axes, row, signed(points))
-    name_rows(axes, [class_names[label] for label in order], name_inches)
-    axes.set_xlim(floor_of(values), 1.01)
+        for row, value in enumerate(gain[order]):
+            style.beside(axes, row, points(value, 1).replace(UNKNOWN, ""))
+    style.name_rows(axes, [class_names[label] for label in order], name_inches)
+    axes.set_xlim(*style.fraction_limits(values))
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x")
-    percent_ticks(axes.xaxis)
-
-
-def _beside(axes: Axes, row: int, text: str) -> None:
-    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
-    axes.annotate(text, (1, row), xytext=(6, 0), fontsize=SMALL, **place)
+    style.percent_ticks(axes.xaxis)

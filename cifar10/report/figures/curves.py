@@ -1,4 +1,4 @@
-"""What training looked like, epoch by epoch: of one run, or of the seeds of several models."""
+"""What training looked like, epoch by epoch, of one run or of the seeds of several models."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,99 +8,58 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cifar10.report.figures.style import (
-    DOUBLE,
-    GREY,
-    PALETTE,
-    SMALL,
-    group_colour,
-    group_handles,
-    group_style,
-    in_style,
-    legend_below,
-    numbered,
-    percent_ticks,
-    text_inches,
-)
+from cifar10.report.figures import style
 
-PANEL = 2.5  # inches: a little less than the width of one of two panels
-CURVES = {"train": ("train", PALETTE["blue"], "o"), "val": ("validation", PALETTE["vermilion"], "s")}
 Rows = Sequence[Mapping[str, float | None]]
+TRAINING = {"linestyle": "--", "linewidth": 0.9}
+SWITCH = {"linestyle": ":", "linewidth": 1.2}
+RING = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": style.GREY}
 
 
-@in_style
-def learning_curves_figure(rows: Rows, switch_epoch: int | None = None, title: str = "") -> Figure:
-    """Draw loss and accuracy over the epochs, training and validation, with the epoch of lowest `val/loss` ringed.
+@style.in_style
+def learning_curves_figure(groups: Sequence[Mapping], width: float = style.DOUBLE) -> Figure:
+    """Draw validation accuracy and loss of each model: mean and range over seeds; training as a dashed line.
 
-    rows: one an epoch, with `epoch` (from 0; drawn from 1) and `train/loss`, `val/loss`, `train/acc`, `val/acc`,
-    each of which may be missing, None or NaN: a gap. switch_epoch: the first epoch (from 0) of phase 2; its line
-    is left out where all rows lie on one side of it.
-    """
-    if not rows:
-        raise ValueError("there is no epoch to draw")
-    rows = sorted(rows, key=lambda row: row["epoch"])
-    epochs = np.array([int(row["epoch"]) + 1 for row in rows])
-    val_loss = _column(rows, "val/loss")
-    best = None if np.isnan(val_loss).all() else int(np.nanargmin(val_loss))
-
-    figure = Figure(figsize=(DOUBLE, 2.9), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, metric, name in zip(panels, ("loss", "acc"), ("loss (nats)", "accuracy"), strict=True):
-        for stage, (label, colour, marker) in CURVES.items():
-            values = _column(rows, f"{stage}/{metric}")
-            axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=label, clip_on=False)
-        if best is not None:
-            _mark_best(axes, epochs[best], _column(rows, f"val/{metric}")[best])
-        _dress(axes, epochs[0], epochs[-1], name)
-        if switch_epoch is not None and epochs[0] <= switch_epoch < epochs[-1]:
-            _mark_switch(axes, switch_epoch + 0.5)
-    if title:
-        figure.suptitle(title)
-    legend_below(figure, *panels[0].get_legend_handles_labels())
-    return figure
-
-
-@in_style
-def learning_curves_comparison_figure(groups: Sequence[Mapping]) -> Figure:
-    """Draw validation accuracy and loss of several models: mean and range over seeds; training as a dashed line.
-
-    groups: "name", "runs" (the rows of each seed, as for `learning_curves_figure`; seeds may end at different epochs)
-    and "switch_epoch" (the first epoch, from 0, of phase 2, or None).
+    groups: "name", "runs" and "switch_epoch" (the first epoch, from 0, of phase 2, or None). A run is its rows, one an
+    epoch, with `epoch` (from 0; drawn from 1) and `train/loss`, `val/loss`, `train/acc`, `val/acc`, each of which may
+    be missing, None or NaN: a gap. Runs may end at different epochs. A model's only run has its epoch of lowest
+    `val/loss` ringed.
     """
     last = max((row["epoch"] for group in groups for rows in group["runs"] for row in rows), default=None)
     if last is None:
-        raise ValueError("there is no epoch to draw")
-    figure = Figure(figsize=(DOUBLE, 3.0), layout="constrained")
-    panels = figure.subplots(1, 2)
+        raise ValueError("groups: there is no epoch to draw")
+    figure, panels = style.next_to_each_other(2, width, 3.0)
     for axes, metric, label in zip(panels, ("acc", "loss"), ("accuracy", "loss (nats)"), strict=True):
-        for index, group in numbered(groups):
+        for index, group in style.numbered(groups):
+            colour = style.group_colour(index)
             epochs, mean, low, high = _over_seeds(group["runs"], f"val/{metric}")
             every = max(1, len(epochs) // 6)
-            axes.fill_between(epochs, low, high, color=group_colour(index), alpha=0.2, linewidth=0)
+            axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
             last_marked = slice((len(epochs) - 1) % every, None, every)
-            axes.plot(epochs, mean, **group_style(index), markevery=last_marked, clip_on=False)
-            epochs, mean, *_ = _over_seeds(group["runs"], f"train/{metric}")
-            axes.plot(epochs, mean, color=group_colour(index), linestyle="--", linewidth=0.8)
+            axes.plot(epochs, mean, **style.group_style(index), markevery=last_marked, clip_on=False)
+            axes.plot(epochs, _over_seeds(group["runs"], f"train/{metric}")[1], color=colour, **TRAINING)
+            loss = _over_seeds(group["runs"], "val/loss")[1]
+            if len(group["runs"]) == 1 and np.isfinite(loss).any():
+                axes.plot(epochs[np.nanargmin(loss)], mean[np.nanargmin(loss)], **RING, clip_on=False)
             switch = group.get("switch_epoch")
             if switch is not None and 0 < switch <= last:
-                axes.axvline(switch + 0.5, color=group_colour(index), linestyle=":", linewidth=1.2)
-        _dress(axes, 1, int(last) + 1, label)
-    percent_ticks(panels[0].yaxis)
-    _explain(figure, groups, any(line.get_linestyle() == ":" for line in panels[0].lines))
+                axes.axvline(switch + 0.5, color=colour, **SWITCH)
+        _dress(axes, int(last) + 1, label)
+    style.percent_ticks(panels[0].yaxis)
+    _explain(figure, groups, panels[0].lines)
     return figure
 
 
-def _explain(figure: Figure, groups: Sequence[Mapping], phases: bool) -> None:
-    handles = [*group_handles(groups), Line2D([], [], color=GREY, linestyle="--", linewidth=0.8)]
-    names = [*(group["name"] for group in groups), "training, mean of seeds"]
-    if phases:
-        handles.append(Line2D([], [], color=GREY, linestyle=":", linewidth=1.2))
-        names.append("phase 2: fine-tuning starts")
-    legend_below(figure, handles, names)
-
-
-def _column(rows: Rows, key: str) -> np.ndarray:
-    return np.array([math.nan if row.get(key) is None else float(row[key]) for row in rows])
+def _explain(figure: Figure, groups: Sequence[Mapping], lines: Sequence[Line2D]) -> None:
+    handles, names = style.group_handles(groups), [group["name"] for group in groups]
+    looks = {"training": TRAINING, "lowest validation loss": RING, "phase 2: fine-tuning starts": SWITCH}
+    drawn = {(line.get_linestyle(), line.get_markersize()) for line in lines}
+    for name, look in looks.items():
+        handle = Line2D([], [], color=style.GREY, **look)
+        if (handle.get_linestyle(), handle.get_markersize()) in drawn:
+            handles.append(handle)
+            names.append(name)
+    style.legend_below(figure, handles, names)
 
 
 def _over_seeds(runs: Sequence[Rows], key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -108,35 +67,17 @@ def _over_seeds(runs: Sequence[Rows], key: str) -> tuple[np.ndarray, np.ndarray,
     length = max((int(row["epoch"]) + 1 for rows in runs for row in rows), default=0)
     table = np.full((max(1, len(runs)), length), math.nan)
     for values, rows in zip(table, runs, strict=False):
-        values[[int(row["epoch"]) for row in rows]] = _column(rows, key)
+        for row in rows:
+            values[int(row["epoch"])] = math.nan if row.get(key) is None else row[key]
     known = np.isfinite(table)
     count = known.sum(axis=0)
     mean = np.where(known, table, 0).sum(axis=0) / np.where(count, count, math.nan)
     return np.arange(1, length + 1), mean, np.fmin.reduce(table), np.fmax.reduce(table)
 
 
-def _dress(axes: Axes, first: int, last: int, name: str) -> None:
-    count = last - first + 1
-    step = next(step for power in range(9) for step in (10**power, 5 * 10**power) if count <= 12 * step)
-    axes.set_xlim(first - 0.5, last + 0.5)
+def _dress(axes: Axes, last: int, name: str) -> None:
+    step = next(step for power in range(9) for step in (10**power, 5 * 10**power) if last <= 12 * step)
+    axes.set_xlim(0.5, last + 0.5)
     axes.margins(y=0.08)
-    axes.set_xticks(sorted({int(first), *(epoch for epoch in range(first, last + 1) if epoch % step == 0)}))
+    axes.set_xticks(sorted({1, *range(step, last + 1, step)}))
     axes.set(xlabel="epoch", ylabel=name)
-
-
-def _mark_best(axes: Axes, epoch: int, value: float) -> None:
-    ring = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": GREY, "clip_on": False}
-    axes.plot(epoch, value, linestyle="none", label=f"lowest validation loss: epoch {epoch}", **ring)
-
-
-def _mark_switch(axes: Axes, x: float) -> None:
-    axes.axvline(x, color=GREY, linestyle="--", linewidth=1)
-    left, right = axes.get_xlim()
-    before = (x - left) / (right - left)
-    # above the panel, where no curve can be
-    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "bottom"}
-    sides = (("phase 1: head", before, "right", -5), ("phase 2: fine-tuning", 1 - before, "left", 5))
-    for text, share, alignment, shift in sides:
-        if text_inches(text, SMALL) > share * PANEL:
-            text = text.replace(": ", ":\n")
-        axes.annotate(text, (x, 1), xytext=(shift, 3), ha=alignment, fontsize=SMALL, color=GREY, **place)

@@ -19,11 +19,11 @@ VECTOR_DPI = 300  # of the rasters inside a PDF or an SVG
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a PNG or a PDF, by the suffix, atomically; its folder must exist.
 
-    A PNG has 200 dots an inch, 150 if it is wider than two columns of a paper; a PDF holds its fonts as TrueType.
+    A PNG has 200 dots an inch, 150 if it is wider than two columns of a paper; a PDF embeds its fonts as TrueType.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
-        raise ValueError(f"a figure is saved as {' or '.join(FORMATS)}, not as {path.name}")
+        raise ValueError(f"path={path}: must end in {' or '.join(FORMATS)}")
     if path.suffix == ".png":
         options = {"format": "png", "dpi": 200 if figure.get_figwidth() <= DOUBLE else 150}
     else:
@@ -33,14 +33,14 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def svg(figure: Figure, name: str, label: str) -> str:
-    """Draw as an SVG element to stand inside a page, on the page's ground, in at most its size on paper.
+    """A figure as an SVG element for a page: transparent, and at most as wide as on paper.
 
-    Its text and axes have the page's text colour, what is grey in it the page's `--muted`. Equal figures, equal text.
-    name: starts every id; a letter, then letters, digits, `-` and `_`, unlike any other name on the page. label: what
-    a screen reader says.
+    Its text and axes take the page's text colour, its grey the page's `--muted`. Equal figures give equal SVGs.
+    name: prefix of every id; a letter, then letters, digits, `-` and `_`, unique on the page. label: what a screen
+    reader says.
     """
     if not re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII):
-        raise ValueError(f"{name!r} cannot start an id")
+        raise ValueError(f"name={name!r}: cannot start an id")
     file = StringIO()
     settings = {"svg.fonttype": "path", "svg.hashsalt": "cifar10", "svg.image_inline": True}
     with rc_context(STYLE | settings):

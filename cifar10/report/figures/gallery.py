@@ -1,19 +1,20 @@
-"""Images with what they are and what they were taken for."""
+"""Images, each with its label and the prediction."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from cifar10.report.figures.style import DOUBLE, SMALL, TITLE, cut, in_style, percent
+from cifar10.report.figures import style
+from cifar10.report.numbers import percent
 
-LINE = 1.25 * SMALL / 72  # inches
+LINE = 1.25 * style.SMALL / 72  # inches
 GAP = 0.08  # inches between two images
 
 
-@in_style
+@style.in_style
 def gallery_figure(
-    images: np.ndarray, captions: Sequence[tuple[str, str, float]], title: str, columns: int = 8
+    images: np.ndarray, captions: Sequence[tuple[str, str, float]], title: str, width: float = style.DOUBLE
 ) -> Figure:
     """Draw images, pixel by pixel, in rows, and below each one its true class, the predicted one and the confidence.
 
@@ -21,23 +22,28 @@ def gallery_figure(
     are cut where a column ends.
     """
     if len(images) != len(captions) or not len(images):
-        raise ValueError(f"there are {len(images)} images and {len(captions)} captions")
-    height, width = images.shape[2:]
-    side = DOUBLE / columns - GAP  # of the longer side of an image
-    wide, high = side * width / max(height, width), side * height / max(height, width)
+        raise ValueError(f"images, captions: there are {len(images)} images and {len(captions)} captions")
+    columns = 8 if width > style.SINGLE else 4
+    shape = np.array(images.shape[2:])
+    side = width / columns - GAP  # of the longer side of an image
+    high, wide = side * shape / shape.max()
     row = high + 3 * LINE + 2 * GAP
     top = 0.35
-    size = (DOUBLE, top + row * -(-len(images) // columns))
+    size = (width, top + row * -(-len(images) // columns))
     figure = Figure(figsize=size)
-    figure.text(0.5, 1 - 0.08 / size[1], cut(title, DOUBLE - 0.2, TITLE), fontsize=TITLE, ha="center", va="top")
+    figure.text(
+        0.5, 1 - 0.08 / size[1], style.cut(title, width - 0.2, style.TITLE), fontsize=style.TITLE, ha="center", va="top"
+    )
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, size[0]), ylim=(size[1], 0))  # inches from the upper left corner
     axes.set_axis_off()
     for place, (image, (true, predicted, confidence)) in enumerate(zip(images, captions, strict=True)):
-        x, y = GAP / 2 + place % columns * DOUBLE / columns, top + place // columns * row
+        x, y = GAP / 2 + place % columns * width / columns, top + place // columns * row
         extent = (x + (side - wide) / 2, x + (side + wide) / 2, y + high, y)
         axes.imshow(image.transpose(1, 2, 0), interpolation="none", extent=extent, aspect="auto")
-        lines = (cut(true, side), cut(f"→ {predicted}", side), percent(confidence, 0))
+        lines = (style.cut(true, side), style.cut(f"→ {predicted}", side), percent(confidence, 0))
         for number, text in enumerate(lines):
-            axes.text(x + side / 2, y + high + GAP / 2 + number * LINE, text, fontsize=SMALL, ha="center", va="top")
+            axes.text(
+                x + side / 2, y + high + GAP / 2 + number * LINE, text, fontsize=style.SMALL, ha="center", va="top"
+            )
     axes.set(xlim=(0, size[0]), ylim=(size[1], 0))  # imshow sets them to its image
     return figure

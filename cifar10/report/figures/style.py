@@ -12,7 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter
 
-# Okabe & Ito 2008, "Color Universal Design": told apart under every common colour vision deficiency
+from cifar10.report.numbers import tick
+
+# Okabe & Ito 2008, "Color Universal Design": distinguishable under every common colour vision deficiency
 PALETTE = {
     "black": "#000000",
     "orange": "#E69F00",
@@ -26,18 +28,12 @@ PALETTE = {
 # the first four have a contrast of 3 on white and on the dark page; black and yellow vanish on one of them
 GROUP_COLOURS = [PALETTE[name] for name in ("blue", "vermilion", "green", "purple", "sky", "orange")]
 GROUP_MARKERS = "os^DvPX*"
-# Petroff 2021, "Accessible Color Sequences for Data Visualization", ten colours
-CLASS_COLOURS = [
-    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
-    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
-]
 # text, ticks and spines; used for nothing else, because `svg` recolours these two
 INK = "#1B1B1D"
 GREY = "#595959"
 
-SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper, two columns
+SINGLE, DOUBLE = 3.6, 6.9  # inches: one column of a paper or a phone, two columns or a page
 SMALL, TEXT, TITLE = 8, 9, 10  # points
-MINUS = "\N{MINUS SIGN}"
 
 STYLE = {
     "axes.edgecolor": INK,
@@ -81,14 +77,23 @@ def group_style(index: int) -> dict[str, str]:
     return {"color": group_colour(index), "marker": group_marker(index)}
 
 
-def class_colour(index: int) -> str:
-    """Colour of the class of that label; from the eleventh on they repeat, so write the class's name beside it."""
-    return CLASS_COLOURS[index % len(CLASS_COLOURS)]
-
-
 def numbered(groups: Iterable[Mapping]) -> list[tuple[int, Mapping]]:
     """Each group with its number: its own "index", or else its place."""
     return [(group.get("index", place), group) for place, group in enumerate(groups)]
+
+
+def next_to_each_other(count: int, width: float, height: float, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of `count` panels, each `height` inches high; one below another in a single column."""
+    columns = count if width > SINGLE else 1
+    rows = count // columns
+    figure = Figure(figsize=(width, rows * height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options).ravel()
+
+
+def beside(axes: Axes, row: float, text: str, points: float = 6, **options) -> None:
+    """Text to the right of a row."""
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    axes.annotate(text, (1, row), xytext=(points, 0), **{"fontsize": SMALL, **place, **options})
 
 
 def text_inches(text: str, size: float) -> float:
@@ -105,33 +110,22 @@ def cut(text: str, inches: float, size: float = SMALL) -> str:
     return f"{text.rstrip()}…"
 
 
-def signed(value: float, decimals: int = 1) -> str:
-    """A difference with its sign, a true minus; a rounded 0 has none, an unknown one is empty."""
-    if np.isnan(value):
-        return ""
-    text = f"{value:+.{decimals}f}"
-    return text[1:] if float(text) == 0 else text.replace("-", MINUS)
-
-
-def percent(value: float, decimals: int = 1) -> str:
-    """A fraction in per cent; "unknown" if it is NaN."""
-    return "unknown" if np.isnan(value) else f"{100 * value:.{decimals}f} %"
-
-
 def percent_ticks(*axes: Axis) -> None:
-    """Write an axis of fractions in per cent."""
+    """Label the ticks of axes of fractions in per cent."""
     for axis in axes:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):g} %"))
+        axis.get_major_locator().set_params(steps=[1, 2, 5, 10])
+        axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 
-def floor_of(values: Iterable[float]) -> float:
-    """Where an axis of fractions that ends at 1 starts: the next tenth below all known values."""
-    known = [value for value in np.ravel(list(values)) if np.isfinite(value)]
-    return min(0.9, max(0.0, np.floor(10 * min(known) - 0.2) / 10)) if known else 0.0
+def fraction_limits(values: Iterable[float]) -> tuple[float, float]:
+    """Limits of an axis that shows all known values with some room, within 0 and 1."""
+    known = [value for value in np.ravel(list(values)) if np.isfinite(value)] or [0.0, 1.0]
+    room = 0.08 * max(max(known) - min(known), 0.02)
+    return max(0.0, min(known) - room), min(1.0, max(known) + room)
 
 
 def spaced(names: Sequence[str], places: np.ndarray, inches: float) -> list[str]:
-    """Names of ticks at rising `places`, 0 to 1 along an axis, empty where they would run into the next ones."""
+    """Names of ticks at rising `places`, 0 to 1 along an axis, empty where they would overlap the next one."""
     shown, free = [], np.inf
     for name, place in zip(reversed(names), reversed(places * inches), strict=True):  # the last one matters most
         half = text_inches(name, SMALL) / 2 + 0.05
@@ -149,7 +143,7 @@ def name_rows(axes: Axes, names: Sequence[str], inches: float) -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Line2D], names: Sequence[str]) -> None:
-    """A legend under everything, in as many columns as fit; the figure grows with its rows."""
+    """A legend below the panels, in as many columns as fit; the figure grows with its rows."""
     room = figure.get_figwidth() - 0.2
     names = [cut(name, room - 0.5) for name in names]
     widths = [text_inches(name, SMALL) + 0.6 for name in names]
@@ -163,5 +157,5 @@ def legend_below(figure: Figure, handles: Sequence[Line2D], names: Sequence[str]
 
 
 def group_handles(groups: Iterable[Mapping], **options) -> list[Line2D]:
-    """What stands for each group in a legend."""
+    """Legend handles, one a group."""
     return [Line2D([], [], **group_style(index), **options) for index, _ in numbered(groups)]

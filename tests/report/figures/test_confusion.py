@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cifar10.report.figures import confusion_difference_figure, confusion_matrix_figure
+from cifar10.report.figures import SINGLE, confusion_difference_figure, confusion_matrix_figure
 from cifar10.report.figures.confusion import FRACTIONS
 
 LONG = "an articulated lorry with a trailer and a very long name"
@@ -26,25 +26,34 @@ def cells(figure: Figure) -> dict[tuple[int, int], str]:
     return {(row, column): text for (column, row), text in positions.items()}
 
 
-def test_counts_stand_with_true_classes_as_rows_and_predicted_ones_as_columns():
-    matrix = [[5, 1, 0], [2, 7, 3], [4, 6, 9]]
-    figure = confusion_matrix_figure(matrix, ["a", "b", "c"], "a title")
+def test_counts_and_percentages_stand_with_true_classes_as_rows_and_predicted_ones_as_columns():
+    figure = confusion_matrix_figure([[4845, 155, 0], [4, 0, 996], [0, 0, 0]], ["a", "b", "c"], "a title")
     axes = figure.axes[0]
-    assert cells(figure) == {(i, j): str(matrix[i][j]) for i in range(3) for j in range(3)}
+    assert cells(figure) == {(0, 0): "4,845\n96.9", (0, 1): "155\n3.1", (1, 0): "4\n0.4", (1, 2): "996\n99.6"}
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true", "predicted")
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     assert axes.get_ylim() == (2.5, -0.5)
 
 
-def test_normalised_cells_are_per_cent_of_their_row_and_empty_where_nothing_is():
-    figure = confusion_matrix_figure([[969, 31, 0], [4, 0, 996], [0, 0, 0]], ["a", "b", "c"], "", normalise=True)
-    assert cells(figure) == {(0, 0): "97", (0, 1): "3.1", (1, 0): "0.4", (1, 2): "100"}
+def test_the_colourbar_is_in_the_cells_percentages(drawn_texts):
+    figure = confusion_matrix_figure([[1, 3], [2, 2]], ["a", "b"], "")
+    (bar,) = figure.axes[0].child_axes
+    assert bar.get_ylabel() == "% of the true class"
+    drawn_texts(figure)
+    assert {"0", "100"} <= {label.get_text() for label in bar.get_yticklabels()}
+
+
+def test_a_single_column_has_room_for_percentages_alone_and_long_matrices_stay_as_they_are():
+    names = [f"class {i}" for i in range(11)]
+    narrow = confusion_matrix_figure(np.eye(10, dtype=int), names[:10], "", width=SINGLE)
+    assert narrow.get_figwidth() == SINGLE and set(cells(narrow).values()) == {"100.0"}
+    assert set(cells(confusion_matrix_figure(np.eye(11, dtype=int), names, "", width=SINGLE)).values()) == {"1\n100.0"}
 
 
 def test_a_difference_is_b_minus_a_in_points_of_the_true_class():
     figure = confusion_difference_figure([[50, 50], [1, 3]], [[180, 20], [3, 1]], ["a", "b"], "")
-    assert cells(figure) == {(0, 0): "+40", (0, 1): f"{MINUS}40", (1, 0): "+50", (1, 1): f"{MINUS}50"}
+    assert cells(figure) == {(0, 0): "+40.0", (0, 1): f"{MINUS}40.0", (1, 0): "+50.0", (1, 1): f"{MINUS}50.0"}
     assert not cells(confusion_difference_figure([[5, 5], [0, 1]], [[1, 1], [0, 7]], ["a", "b"], ""))
 
 
@@ -109,8 +118,8 @@ def test_nothing_overlaps_or_is_cut_off_in_a_matrix(n, name, assert_within):
 
 def test_numbers_are_left_out_past_thirty_classes():
     names = [str(i) for i in range(31)]
-    assert len(confusion_matrix_figure(np.eye(30, dtype=int), names[:30], "").axes[0].texts) == 900
-    assert not confusion_matrix_figure(np.eye(31, dtype=int), names, "").axes[0].texts
+    assert len(confusion_matrix_figure(np.ones((30, 30), dtype=int), names[:30], "").axes[0].texts) == 900
+    assert not confusion_matrix_figure(np.ones((31, 31), dtype=int), names, "").axes[0].texts
     assert not confusion_difference_figure(np.eye(31), np.ones((31, 31)), names, "").axes[0].texts
 
 

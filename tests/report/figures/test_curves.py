@@ -1,9 +1,9 @@
-"""Learning curves, of one run and of several models: every epoch in its place."""
+"""Learning curves: every epoch in its place."""
 
 import numpy as np
 import pytest
 
-from cifar10.report.figures import group_colour, learning_curves_comparison_figure, learning_curves_figure
+from cifar10.report.figures import group_colour, learning_curves_figure
 
 
 def row(epoch: int, **changes) -> dict:
@@ -12,37 +12,38 @@ def row(epoch: int, **changes) -> dict:
     return {"epoch": epoch, **values, **{key.replace("_", "/"): value for key, value in changes.items()}}
 
 
-def curve(axes, label: str):
-    return next((line for line in axes.lines if line.get_label().startswith(label)), None)
+def one(rows: list[dict], **more) -> list[dict]:
+    return [{"name": "a", "runs": [rows], **more}]
 
 
-def switches(axes) -> list[float]:
-    return [float(line.get_xdata()[0]) for line in axes.lines if line.get_linestyle() == "--"]
+def ring(axes):
+    return next((line for line in axes.lines if line.get_markersize() == 9), None)
+
+
+def legend(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_curves_show_each_metric_over_epochs_counted_from_one():
-    rows = [row(epoch) for epoch in (2, 0, 1)]
-    figure = learning_curves_figure(rows, title="a title")
-    for axes, metric in zip(figure.axes, ("loss", "acc"), strict=True):
-        for label, stage in (("train", "train"), ("validation", "val")):
-            line = curve(axes, label)
+    figure = learning_curves_figure(one([row(epoch) for epoch in (2, 0, 1)]))
+    for axes, metric in zip(figure.axes, ("acc", "loss"), strict=True):
+        for linestyle, stage in (("--", "train"), ("-", "val")):
+            line = of_group(axes, 0, linestyle)
             assert line.get_xdata().tolist() == [1, 2, 3]
             assert line.get_ydata().tolist() == [row(epoch)[f"{stage}/{metric}"] for epoch in range(3)]
-            assert line.get_marker() not in ("", "None", None)
-    assert figure.get_suptitle() == "a title"
-    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["train", "validation"]
+    assert legend(figure) == ["a", "training", "lowest validation loss"]
 
 
 def test_missing_values_are_gaps():
     rows = [row(0), row(1, train_loss=None), row(2, train_loss=float("nan")), row(3)]
     del rows[3]["train/loss"]
-    values = curve(learning_curves_figure(rows).axes[0], "train").get_ydata()
+    values = of_group(learning_curves_figure(one(rows)).axes[1], 0, "--").get_ydata()
     assert np.isnan(values).tolist() == [False, True, True, True]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 12, 13, 20, 60, 61, 500])
 def test_epoch_ticks_are_whole_start_at_one_and_are_few(count):
-    axes = learning_curves_figure([row(epoch) for epoch in range(count)]).axes[0]
+    axes = learning_curves_figure(one([row(epoch) for epoch in range(count)])).axes[0]
     ticks = axes.get_xticks().tolist()
     assert ticks[0] == 1
     assert ticks == sorted({int(tick) for tick in ticks}) and ticks[-1] <= count
@@ -50,49 +51,32 @@ def test_epoch_ticks_are_whole_start_at_one_and_are_few(count):
     assert axes.get_xlim() == (0.5, count + 0.5)
 
 
-def test_the_epoch_of_lowest_validation_loss_is_ringed_in_both_panels():
+def test_the_epoch_of_lowest_validation_loss_of_an_only_run_is_ringed_in_both_panels():
     rows = [row(0), row(1, val_loss=0.05, val_acc=0.5), row(2, val_loss=None), row(3, val_acc=0.99)]
-    panels = learning_curves_figure(rows).axes
-    for axes, value in zip(panels, (0.05, 0.5), strict=True):
-        ring = curve(axes, "lowest validation loss: epoch 2")
-        assert (ring.get_xdata().tolist(), ring.get_ydata().tolist()) == ([2], [value])
+    for axes, value in zip(learning_curves_figure(one(rows)).axes, (0.5, 0.05), strict=True):
+        found = ring(axes)
+        assert (list(found.get_xdata()), list(found.get_ydata())) == ([2], [value])
+    assert ring(learning_curves_figure([{"name": "a", "runs": [rows, rows]}]).axes[0]) is None
 
 
 def test_without_a_validation_loss_no_epoch_is_ringed(assert_within):
     rows = [{"epoch": 0, "train/loss": 1.0}, {"epoch": 1, "train/loss": 0.5, "val/loss": None}]
-    figure = learning_curves_figure(rows)
+    figure = learning_curves_figure(one(rows))
     assert_within(figure)
-    assert all(curve(axes, "lowest") is None for axes in figure.axes)
-
-
-@pytest.mark.parametrize(("count", "switch"), [(2, 1), (10, 5), (20, 1), (20, 19), (21, 15)])
-def test_the_switch_stands_between_the_last_epoch_of_phase_1_and_the_first_of_phase_2(count, switch, assert_within):
-    figure = learning_curves_figure([row(epoch) for epoch in range(count)], switch_epoch=switch)
-    assert_within(figure)
-    for axes in figure.axes:
-        assert switches(axes) == [switch + 0.5]
-        before, after = sorted(axes.texts, key=lambda text: text.get_text())
-        assert before.get_text().split() == ["phase", "1:", "head"]
-        assert after.get_text().split() == ["phase", "2:", "fine-tuning"]
-        line = axes.transData.transform((switch + 0.5, 0))[0]
-        renderer = figure.canvas.get_renderer()
-        assert before.get_window_extent(renderer).x1 < line < after.get_window_extent(renderer).x0
+    assert all(ring(axes) is None for axes in figure.axes) and "lowest validation loss" not in legend(figure)
 
 
 @pytest.mark.parametrize("switch", [None, 0, 3, 9])
 def test_no_switch_is_drawn_where_only_one_phase_ran(switch):
-    for axes in learning_curves_figure([row(epoch) for epoch in range(3)], switch_epoch=switch).axes:
-        assert switches(axes) == [] and not axes.texts
+    figure = learning_curves_figure(one([row(epoch) for epoch in range(3)], switch_epoch=switch))
+    for axes in figure.axes:
+        assert not [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert "phase 2: fine-tuning starts" not in legend(figure)
 
 
 @pytest.mark.parametrize("count", [1, 2, 20])
 def test_nothing_is_cut_off_in_learning_curves(count, assert_within):
-    assert_within(learning_curves_figure([row(epoch) for epoch in range(count)], title=r"$\nonsense{$"))
-
-
-def test_no_epochs_are_refused():
-    with pytest.raises(ValueError, match="no epoch"):
-        learning_curves_figure([])
+    assert_within(learning_curves_figure(one([row(epoch) for epoch in range(count)])))
 
 
 def model(name: str, *lengths: int, switch_epoch: int | None = None) -> dict:
@@ -106,7 +90,7 @@ def of_group(axes, index: int, linestyle: str):
 
 def test_a_comparison_shows_mean_and_range_over_the_seeds_that_have_the_epoch():
     groups = [model("a", 3, 3), model("b", 2, 4, 1)]
-    axes = learning_curves_comparison_figure(groups).axes[0]
+    axes = learning_curves_figure(groups).axes[0]
     np.testing.assert_allclose(of_group(axes, 0, "-").get_data(), [[1, 2, 3], [0.15] * 3])
     np.testing.assert_allclose(of_group(axes, 1, "-").get_data(), [[1, 2, 3, 4], [0.2, 0.15, 0.2, 0.2]])
     low, high = axes.collections[1].get_datalim(axes.transData).intervaly
@@ -114,22 +98,22 @@ def test_a_comparison_shows_mean_and_range_over_the_seeds_that_have_the_epoch():
 
 
 def test_a_comparison_shows_training_and_loss_too():
-    accuracy, loss = learning_curves_comparison_figure([model("a", 3)]).axes
+    accuracy, loss = learning_curves_figure([model("a", 3)]).axes
     for axes, line, key in ((accuracy, "--", "train/acc"), (loss, "-", "val/loss"), (loss, "--", "train/loss")):
         assert of_group(axes, 0, line).get_ydata().tolist() == [row(epoch)[key] for epoch in range(3)]
 
 
 def test_a_comparison_marks_where_each_model_starts_its_second_phase():
-    figure = learning_curves_comparison_figure([model("a", 9), model("b", 9, switch_epoch=4)])
+    figure = learning_curves_figure([model("a", 9), model("b", 9, switch_epoch=4)])
     for axes in figure.axes:
         dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
         assert [(line.get_xdata()[0], line.get_color()) for line in dotted] == [(4.5, group_colour(1))]
     assert figure.legends[0].get_texts()[-1].get_text() == "phase 2: fine-tuning starts"
-    without = learning_curves_comparison_figure([model("a", 9)]).legends[0]
+    without = learning_curves_figure([model("a", 9)]).legends[0]
     assert not any("phase" in text.get_text() for text in without.get_texts())
 
 
 def test_a_model_without_epochs_is_no_hindrance_but_no_epochs_at_all_are_refused():
-    learning_curves_comparison_figure([{"name": "a", "runs": []}, model("b", 2)])
+    learning_curves_figure([{"name": "a", "runs": []}, model("b", 2)])
     with pytest.raises(ValueError, match="no epoch"):
-        learning_curves_comparison_figure([{"name": "a", "runs": [[]]}])
+        learning_curves_figure([{"name": "a", "runs": [[]]}])

@@ -24,25 +24,27 @@ CASES = {
     "unknown": (["CNN", "ünknown"], ["a", "b", LONG], 2, 3),
 }
 BY_GROUP = {
-    "accuracy": lambda groups, names: figures.accuracy_figure(groups),
-    "corruption": lambda groups, names: figures.corruption_figure(
-        [{**g, "acc": g["corrupted"]} for g in groups], ["gaussian noise", "fog", LONG, "snow"]
+    "accuracy": lambda groups, names, **w: figures.accuracy_figure(groups, **w),
+    "corruption": lambda groups, names, **w: figures.corruption_figure(
+        [{**g, "acc": g["corrupted"]} for g in groups], ["gaussian noise", "fog", LONG, "snow"], **w
     ),
-    "cost": lambda groups, names: figures.cost_figure(groups),
-    "coverage": lambda groups, names: figures.coverage_figure([{**g, "acc": g["selective"]} for g in groups]),
-    "curves": lambda groups, names: figures.learning_curves_comparison_figure(groups),
-    "data": lambda groups, names: figures.data_efficiency_figure([{**g, "accs": g["by_size"]} for g in groups]),
-    "overview": lambda groups, names: figures.overview_figure(groups, names),
-    "per_class": lambda groups, names: figures.per_class_figure(names, groups),
+    "cost": lambda groups, names, **w: figures.cost_figure(groups, **w),
+    "coverage": lambda groups, names, **w: figures.coverage_figure([{**g, "acc": g["selective"]} for g in groups], **w),
+    "curves": lambda groups, names, **w: figures.learning_curves_figure(groups, **w),
+    "data": lambda groups, names, **w: figures.data_efficiency_figure(
+        [{**g, "accs": g["by_size"]} for g in groups], **w
+    ),
+    "overview": lambda groups, names, **w: figures.overview_figure(groups, names, **w),
+    "per_class": lambda groups, names, **w: figures.per_class_figure(names, groups, **w),
 }
 OTHERS = {
-    "change": lambda groups, names: figures.per_class_change_figure(names, *change(groups), *ends(groups)),
-    "confusion": lambda groups, names: figures.confusion_matrix_figure(matrix(names, 0), names, LONG, normalise=True),
-    "difference": lambda groups, names: figures.confusion_difference_figure(
-        matrix(names, 0), matrix(names, 1), names, LONG
+    "change": lambda groups, names, **w: figures.per_class_change_figure(names, *change(groups), *ends(groups), **w),
+    "confusion": lambda groups, names, **w: figures.confusion_matrix_figure(matrix(names, 0), names, LONG, **w),
+    "difference": lambda groups, names, **w: figures.confusion_difference_figure(
+        matrix(names, 0), matrix(names, 1), names, LONG, **w
     ),
-    "gallery": lambda groups, names: figures.gallery_figure(*gallery(names), LONG),
-    "reliability": lambda groups, names: figures.reliability_figure(bins(0.3), bins(0.02), LONG),
+    "gallery": lambda groups, names, **w: figures.gallery_figure(*gallery(names), LONG, **w),
+    "reliability": lambda groups, names, **w: figures.reliability_figure(bins(0.3), bins(0.02), LONG, **w),
 }
 KINDS = {**BY_GROUP, **OTHERS}
 
@@ -64,10 +66,9 @@ def case(name: str) -> tuple[list[dict], list[str]]:
                 "high": (acc + 0.01) * unknown,
                 "recall": recall,
                 "values": recall,
-                "seconds": None if unknown != 1 else 400 * 3.0**place,
-                "flops": 1e14 * 7.0**place,
-                "std": None if seeds == 1 else 0.004,
-                "acc": acc,
+                "train_seconds": None if unknown != 1 else {"mean": 400 * 3.0**place, "std": 50.0},
+                "train_flops": {"mean": 1e14 * 7.0**place, "std": None if seeds == 1 else 0.0},
+                "acc": {"mean": acc, "std": None if seeds == 1 else 0.004},
                 "corrupted": acc - np.outer([0.1, 0.2, 0.3, 0.4], np.arange(1, 6) / 5) * unknown,
                 "clean": acc,
                 "coverage": np.arange(1, 501) / 500,
@@ -114,8 +115,8 @@ def bins(gap: float) -> dict:
 
 
 @functools.cache
-def figure_of(kind: str, name: str = "usual") -> Figure:
-    return KINDS[kind](*case(name))
+def figure_of(kind: str, name: str = "usual", width: float = figures.DOUBLE) -> Figure:
+    return KINDS[kind](*case(name), width=width)
 
 
 @functools.cache
@@ -130,10 +131,11 @@ def markers(figure: Figure) -> set[tuple[str, str]]:
 
 
 @pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("width", [figures.DOUBLE, figures.SINGLE])
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_text_runs_into_another_or_over_the_border(kind, name, drawn_texts):
-    figure = figure_of(kind, name)
+def test_no_text_runs_into_another_or_over_the_border(kind, name, width, drawn_texts):
+    figure = figure_of(kind, name, width)
     texts = drawn_texts(figure)
     assert texts
     for text, box in texts.items():
@@ -197,9 +199,17 @@ def test_equal_figures_give_equal_svgs(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_figure_is_as_wide_as_a_column_of_a_paper_or_two(kind):
+def test_a_figure_is_as_wide_as_a_page_or_as_a_phone(kind):
     width = figure_of(kind).get_figwidth()
-    assert width in (3.3, 6.9) or (kind in ("confusion", "difference") and 6 < width < 6.9)
+    assert width == figures.DOUBLE or (kind in ("confusion", "difference") and 6 < width < 7.1)
+    assert figure_of(kind, width=figures.SINGLE).get_figwidth() == figures.SINGLE < 375 / 96  # CSS pixels an inch
+
+
+@pytest.mark.parametrize("name", ["usual", "many"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_numbers_have_a_true_minus_and_commas_between_thousands(kind, name, drawn_texts):
+    for text in (text.get_text() for text in drawn_texts(figure_of(kind, name))):
+        assert not re.search(r"(?<![\w,])-\d|(?<![.\d])\d{4}|\d \d{3}", text), text
 
 
 def test_figures_leave_the_global_settings_as_they_were():

@@ -106,4 +106,9 @@ def test_an_svg_keeps_the_pixels_of_small_images_square():
 
 
 def test_black_on_white_is_the_same_whatever_fill_the_page_has():
-    assert "fill: #000;" in svg(learning_curves_figure([{"epoch": 0, "val/acc": 1.0}]), "a", "").partition(">")[0]
+    assert (
+        "fill: #000;"
+        in svg(learning_curves_figure([{"name": "a", "runs": [[{"epoch": 0, "val/acc": 1.0}]]}]), "a", "").partition(
+            ">"
+        )[0]
+    )
