@@ -167,8 +167,8 @@ class TwoPhaseFineTuning(pl.Callback):
         pl_module.backbone.eval()
         first = self.first_learning_block(pl_module)
         phase, phase_2_follows = self.phase(trainer.current_epoch), self.switch_epoch < trainer.max_epochs
-        run, whole = functools.partial(run_frozen, trainer), pl_module.cut(len(pl_module.backbone_blocks()))
-        trunk, tail = pl_module.cut(first)
+        run, whole = functools.partial(run_frozen, trainer), pl_module.split_backbone(len(pl_module.backbone_blocks()))
+        trunk, tail = pl_module.split_backbone(first)
         if self.chain is None and first > 0 and (phase == 2 or phase_2_follows):
             inputs = data.view("val", torch.arange(min(8, len(data.indices["val"]))), 0, pl_module.device)
             self.chain = is_chain(run, trunk, tail, whole[0], inputs)
@@ -187,7 +187,7 @@ class TwoPhaseFineTuning(pl.Callback):
             features = data.encode(functools.partial(run, tail), 1, folder, of=self.boundary)
             frozen, tail = whole
         data.serve(features)
-        pl_module.begin_at(tail)
+        pl_module.set_tail(tail)
         self.cached_phase = phase
         self.frozen_state = {name: value.clone() for name, value in frozen.state_dict().items()}
 

@@ -61,7 +61,7 @@ def freeze(model: ImageClassifier, two_phase: TwoPhaseFineTuning, phase: int) ->
         for parameter in block:
             parameter.requires_grad_(index >= first)
     views = two_phase.cache_views
-    return (count_flops(model.cut(first)[0], model.preprocessing["image_size"]) if views else 0), views
+    return (count_flops(model.split_backbone(first)[0], model.preprocessing["image_size"]) if views else 0), views
 
 
 def count_flops(network: torch.nn.Module, image_size: int | None = None, learning: bool = False) -> int:

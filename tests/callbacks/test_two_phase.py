@@ -12,8 +12,8 @@ from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.transforms import Preprocessing
 from cifar10.errors import UserError
-from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
+from cifar10.models.scratch import ScratchClassifier
 
 BACKBONE = "test_efficientnet.r160_in1k"
 
@@ -233,7 +233,7 @@ def test_a_checkpoint_with_another_backbone_is_validated_on_images(still, tmp_pa
 
 def test_another_trainer_never_meets_the_features_of_this_one(still):
     fit(build(still), still, 2, TwoPhaseFineTuning(1, patience=None, cache_views=1))
-    fit(ScratchCNN(list(still.class_names)), still, 1)
+    fit(ScratchClassifier(list(still.class_names)), still, 1)
     assert still.features == {}
 
 
@@ -278,8 +278,8 @@ def test_cached_features_need_a_data_module(still):
 
 
 def test_a_model_without_a_backbone_is_refused(datamodule):
-    with pytest.raises(UserError, match="ScratchCNN has no backbone"):
-        fit(ScratchCNN(list(datamodule.class_names)), datamodule, 1, TwoPhaseFineTuning())
+    with pytest.raises(UserError, match="ScratchClassifier has no backbone"):
+        fit(ScratchClassifier(list(datamodule.class_names)), datamodule, 1, TwoPhaseFineTuning())
 
 
 @pytest.mark.parametrize(

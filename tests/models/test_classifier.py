@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from cifar10.data.transforms import Preprocessing
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier, LearningRates, Tally
-from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
+from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
 
 NAMES = ["cat", "dog", "frog", "ship"]
 TINY = "test_efficientnet.r160_in1k"  # timm's own test model, 99,196 parameters
@@ -32,7 +32,8 @@ def seed():
 
 
 def scratch_cnn(**options):
-    return ScratchCNN(NAMES, **options)
+    own = {key: options.pop(key) for key in ("widths", "hidden", "dropout") if key in options}
+    return ScratchClassifier(NAMES, KERAS_CNN | own, **options)
 
 
 def efficientnet(**options):
@@ -268,7 +269,7 @@ def test_a_setting_that_makes_no_sense_is_refused_in_one_line(build, key, value)
 
 
 def test_a_cnn_too_deep_for_the_image_is_refused_in_one_line():
-    with pytest.raises(UserError, match=r"^data\.image_size=21: .*\b22\b") as caught:
+    with pytest.raises(ValueError, match=r"^image_size=21: .*\b22\b") as caught:
         scratch_cnn(image_size=21)
     assert "\n" not in str(caught.value)
 
@@ -335,7 +336,9 @@ def test_preprocessing_survives_a_checkpoint_also_where_the_image_size_was_left_
 @both
 def test_the_settings_in_a_checkpoint_are_plain_values(build):
     plain = (str, int, float, bool, type(None), list, tuple)
-    assert all(isinstance(value, plain) for value in build().hparams.values())
+    hparams = dict(build().hparams)
+    values = [*hparams.pop("network", {}).values(), *hparams.values()]
+    assert all(isinstance(value, plain) for value in values)
 
 
 # metrics, summed on the device and logged once an epoch
@@ -358,7 +361,7 @@ def test_a_tally_holds_no_graph():
 
 
 def test_a_compiled_network_keeps_its_keys_and_its_output():
-    model = ScratchCNN([str(number) for number in range(10)], widths=(4, 4, 4), hidden=8).eval()
+    model = scratch_cnn(widths=(4, 4, 4), hidden=8).eval()
     images, keys = torch.randn(2, 3, 32, 32), list(model.state_dict())
     expected = model(images)
     model.compile_network("default")
