@@ -300,7 +300,7 @@ MISTAKES = {
     "a setting that a network gets": (["+model.network.num_classes=3"], "model.network.num_classes: CNN has no such"),
     "no network": (["model.network=3"], "model.network=3: must be a section"),
     "a network from elsewhere": (
-        ["model.network={_target_: torch.nn.Linear, in_features: 3, out_features: 3}"],
+        ["model.network._target_=torch.nn.Linear"],
         "model.network._target_=torch.nn.Linear: must name an nn.Module defined in a file of cifar10/models/networks/",
     ),
     "a network that does not exist": (

@@ -66,7 +66,7 @@ def find_network(name: object) -> type[nn.Module]:
         try:
             found = getattr(importlib.import_module(module), last, None)
         except ModuleNotFoundError as error:
-            if error.name != module:  # what the network's own file imports is missing
+            if not str(error.name).startswith(networks.__name__):  # the network's own file needs a missing package
                 raise
     if not (isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module):
         raise ValueError(

@@ -79,7 +79,7 @@ def configured(command, tiny, tmp_path, mlp):
     return lambda *more: command("train.py", "--config-dir", str(tmp_path / "conf"), "model=mlp", *tiny, *more)
 
 
-def test_a_network_of_ones_own_is_trained_evaluated_and_resumed(configured, command):
+def test_a_network_of_ones_own_is_trained_and_evaluated(configured, command):
     assert configured("hydra.run.dir=run", "+trainer.limit_train_batches=1") == 0, command.err
     assert "mlp: 24,674 parameters" in command.out  # 3,072 x 8 + 8 and 8 x 10 + 10
     assert command("evaluate.py", "run=run") == 0, command.err
@@ -112,7 +112,8 @@ def test_image_size_is_passed_only_to_a_network_that_takes_it(mlp):
     "name",
     [None, "", 3, "CNN", "torch.nn.Linear", "os.system", "cifar10.models.networks", "cifar10.models.networks.cnn",
      "cifar10.models.networks.cnn.nn.Linear", "cifar10.models.networks.cnn.torch", "cifar10.models.networks.cnn.Tensor",
-     "cifar10.models.networks.cnn.smallest_side", "cifar10.models.networks.nothing.CNN",
+     "cifar10.models.networks.cnn.smallest_side", "cifar10.models.networks.cnn.torch.hub.load",
+     "cifar10.models.networks.nothing.CNN",
      "cifar10.models.networks..cnn.CNN", "cifar10.models.networks_of_mine.CNN", "cifar10.models.scratch.nn.Linear",
      "cifar10.models.networks.mlp.function", "cifar10.models.networks.mlp.nothing"],
 )  # fmt: skip
