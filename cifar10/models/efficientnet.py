@@ -173,7 +173,7 @@ def find_config(name: str) -> dict:
 
 
 def count_features(network: nn.Module, name: str, image_size: int) -> int:
-    """How many features the backbone makes of an image; ValueError for a size that it cannot take.
+    """The number of features that the backbone returns per image; ValueError for a size that it cannot take.
 
     Nothing is computed: the tensors are on torch's meta device. timm's `num_features` and `head_hidden_size` are each
     wrong for some architectures.
@@ -189,6 +189,9 @@ def count_features(network: nn.Module, name: str, image_size: int) -> int:
             image = torch.empty(1, 3, image_size, image_size, device="meta")
             features = torch.func.functional_call(network, {key: value.to("meta") for key, value in tensors}, image)
     except Exception as error:  # each architecture raises its own kind
-        raise ValueError(f"image_size={image_size}: {name} does not take this size ({cause_of(error)})") from error
+        own = network.default_cfg["input_size"][-1]
+        raise ValueError(
+            f"image_size={image_size}: {name} cannot take this size, unlike its own {own} ({cause_of(error)})"
+        ) from error
     network.train(training)
     return features.shape[1]

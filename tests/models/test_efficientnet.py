@@ -355,7 +355,7 @@ def test_an_image_below_the_minimum_is_refused_and_the_minimum_named(backbone, i
 )
 def test_an_image_size_that_the_backbone_cannot_take_is_refused_in_one_line(backbone, image_size):
     with torch.device("meta"):
-        refusal(f"image_size={image_size}: {backbone} does not take", backbone=backbone, image_size=image_size)
+        refusal(f"image_size={image_size}: {backbone} cannot take this size", backbone=backbone, image_size=image_size)
 
 
 def local_folder(folder, architecture):
