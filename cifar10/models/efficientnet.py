@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 class EfficientNet(ImageClassifier):
     """Backbone, global average pool, dropout, linear head (Tan & Le 2019, section 4).
 
-    backbone: any timm name, `hf-hub:OWNER/NAME` or `local-dir:FOLDER`, which is needed again to load a checkpoint.
-    pretrained: start from timm's weights (downloaded), or from `weights`, a local .safetensors or .pth file of the
-    backbone; a classifier in it is left out.
+    backbone: any timm name, `hf-hub:OWNER/NAME` or `local-dir:FOLDER`. The repository's or folder's config.json is
+    needed again to load a checkpoint.
+    pretrained: start from timm's weights (downloaded), or from `weights`, a local .safetensors or torch file of the
+    backbone, or a run's checkpoint; a classifier in it is left out.
     image_size: side of the input in pixels; None takes the weights' own (224 for B0). Mean, standard deviation and
     interpolation are always the weights' own, from timm's data config.
     drop_path: highest stochastic depth rate (Huang et al. 2016, section 3) of the backbone's blocks, if it has any.
@@ -130,19 +131,19 @@ def keep_part(network: nn.Module, after: set[int], first: bool) -> nn.Module:
 
 def create_backbone(name: str, pretrained: bool, image_size: int | None, drop_path: float) -> nn.Module:
     """timm's network without its classifier; ValueError for an unknown name, or weights that cannot be loaded."""
-    own_size = find_config(name).get("fixed_input_size", False)  # a transformer's position embedding has one size
+    config = find_config(name)
     options = {"drop_path_rate": drop_path} if drop_path else {}
-    options |= {"img_size": image_size} if own_size and image_size is not None else {}
+    if image_size is not None and config.get("fixed_input_size"):
+        options["img_size"] = image_size  # a transformer's position embedding is made for one size
     if pretrained:
         log.info("loading %s, pretrained weights from timm (downloaded the first time)", name)
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's concern
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except TypeError as error:
-        if not options:
+        if not drop_path:
             raise
-        refused = f"drop_path={drop_path}" if "drop_path" in str(error) else f"image_size={image_size}"
-        raise ValueError(f"{refused}: {name} does not take this setting; leave it out") from error
+        raise ValueError(f"drop_path={drop_path}: {name} has no stochastic depth; leave it at 0") from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise

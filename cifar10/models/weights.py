@@ -72,7 +72,7 @@ def load_weights(network: nn.Module, path: str, name: str) -> None:
     log.info("backbone weights from %s%s", path, wrapping)
     classifier = network.default_cfg.get("classifier") or "classifier"
     classifier = [classifier] if isinstance(classifier, str) else classifier  # distilled transformers have two
-    heads = tuple(f"{name}." for name in classifier)
+    heads = tuple(f"{layer}." for layer in classifier)
     state = {key: value for key, value in state.items() if not key.startswith(heads)}
     if problems := misfits(state, wanted):
         raise ValueError(f"weights={path}: does not fit {name}: tensors {'; '.join(problems)}")
