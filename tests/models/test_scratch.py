@@ -1,5 +1,6 @@
 """A network of one's own: a file with a plain nn.Module and a YAML file are all that it takes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 
 from cifar10.models import networks
 from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
+from tests.conftest import PROJECT
 
 NETWORK = '''
 from torch import nn
@@ -79,8 +81,18 @@ def configured(command, tiny, tmp_path, mlp):
     return lambda *more: command("train.py", "--config-dir", str(tmp_path / "conf"), "model=mlp", *tiny, *more)
 
 
-def test_a_network_of_ones_own_is_trained_and_evaluated(configured, command):
-    assert configured("hydra.run.dir=run", "+trainer.limit_train_batches=1") == 0, command.err
+def readme_file(name: str) -> str:
+    """The file that the README shows under this name."""
+    blocks = re.findall(r"```\w+\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    [file] = [block for block in blocks if f"# {name}\n" in block]
+    return file
+
+
+def test_the_network_in_the_readme_is_trained_and_evaluated(configured, command, tmp_path):
+    (tmp_path / "networks" / "mlp.py").write_text(readme_file("cifar10/models/networks/mlp.py"))
+    (tmp_path / "conf" / "model" / "mlp.yaml").write_text(readme_file("conf/model/mlp.yaml"))
+    settings = ["model.network.hidden=8", "hydra.run.dir=run", "+trainer.limit_train_batches=1"]
+    assert configured(*settings) == 0, command.err
     assert "mlp: 24,674 parameters" in command.out  # 3,072 x 8 + 8 and 8 x 10 + 10
     assert command("evaluate.py", "run=run") == 0, command.err
     checkpoint = torch.load("run/checkpoints/best.ckpt", weights_only=True)
