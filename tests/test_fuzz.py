@@ -151,8 +151,8 @@ def draw(script: str, number: int) -> tuple[list[str], list[str]]:
         small |= {"trainer.compile": "false", "+trainer.max_steps": "2"}
         if "model.backbone" in leaves:
             small |= {"model.backbone": TINY_BACKBONE, "model.pretrained": "false"}
-        elif "model.widths" in leaves:
-            small |= {"model.widths": "[4]", "model.hidden": "8"}
+        elif "model.network.widths" in leaves:
+            small |= {"model.network.widths": "[4]", "model.network.hidden": "8"}
     elif any("corruption" in one for one in tried):
         small = {"corruption.images": "20", "corruption.severities": "[1]"}
     mine = {one.lstrip("+~").partition("=")[0] for one in tried}
@@ -213,7 +213,7 @@ def finished_run(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A run of one epoch with its evaluation, made once."""
     folder = tmp_path_factory.mktemp("finished")
     small = ["data=shapes", f"data.root={shapes_root}", "data.batch_size=80", "trainer.max_epochs=1",
-             "model.widths=[4]", "model.hidden=8", "hydra.run.dir=run", "logger=null"]  # fmt: skip
+             "model.network.widths=[4]", "model.network.hidden=8", "hydra.run.dir=run", "logger=null"]  # fmt: skip
     for script, arguments in (("train.py", small), ("evaluate.py", ["run=run"])):
         subprocess.run([sys.executable, PROJECT / script, *arguments], check=True, capture_output=True, cwd=folder)
     return folder / "run"

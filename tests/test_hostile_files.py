@@ -29,7 +29,7 @@ from cifar10.data.sources.shapes import Shapes, write_cifar10_files
 from cifar10.errors import MissingData, UserError
 from cifar10.evaluation import finished_runs as finished
 from cifar10.evaluation import predictions, robustness
-from cifar10.models.cnn import ScratchCNN
+from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
 from cifar10.report.scores import score
 
 pytestmark = pytest.mark.promise("hostile files")
@@ -161,16 +161,25 @@ def test_a_checkpoint_with_code_in_it(command, run, marker, make, reader, shell)
 def test_load_from_checkpoint_of_a_file_with_code_in_it(tmp_path, marker, make):
     make(tmp_path / "x.ckpt", Bomb(marker))
     with pytest.raises(Exception):  # noqa: B017 - torch's own kinds
-        ScratchCNN.load_from_checkpoint(tmp_path / "x.ckpt")
+        ScratchClassifier.load_from_checkpoint(tmp_path / "x.ckpt")
 
 
 @pytest.mark.parametrize("settings", [
     {"_instantiator": "os.system"},
     {"_instantiator": "pytorch_lightning.cli.instantiate_module", "_class_path": "os.system"},
     {"class_names": {"_target_": "os.system"}},
-    {"widths": ["a"]},
-    {"widths": [10**9, 10**9, 10**9]},
-    {"hidden": float("nan")},
+    {"network": KERAS_CNN | {"widths": ["a"]}},
+    {"network": KERAS_CNN | {"widths": [10**9, 10**9, 10**9]}},
+    {"network": KERAS_CNN | {"hidden": float("nan")}},
+    {"network": KERAS_CNN | {"unheard_of": 1}},
+    {"network": {"_target_": "os.system", "command": "mkdir executed"}},
+    {"network": {"_target_": "tests.benchmarks.__main__.main"}},
+    {"network": {"_target_": "cifar10.models.networks.cnn.torch.hub.load"}},
+    {"network": {"_target_": "cifar10.models.networks.cnn.nn.Linear", "in_features": 3, "out_features": 3}},
+    {"network": {"_target_": "cifar10.models.networks..os.system"}},
+    {"network": {"_target_": ["os.system"]}},
+    {"network": "os.system"},
+    {"network": {"_target_": "cifar10.models.networks.cnn.CNN", "widths": {"_target_": "os.system"}}},
     {"lr": -1.0},
     {"unheard_of": 1},
 ], ids=lambda settings: "checkpoint: " + ", ".join(f"{k}={v}" for k, v in settings.items()))  # fmt: skip
@@ -537,7 +546,7 @@ TARGETS = [
     ("data._target_", "cifar10.data.datamodule.split"),
     ("data._target_", "cifar10.data.datamodule.Path"),
     ("data._target_", "cifar10.data.sources.cifar10.CIFAR10"),
-    ("data._target_", "cifar10.models.cnn.ScratchCNN"),
+    ("data._target_", "cifar10.models.scratch.ScratchClassifier"),
     ("data._target_", "tests.benchmarks.__main__.main"),
     ("data._target_", "cifar10.data.no_such_module.X"),
     ("data._target_", "pytorch_lightning.LightningDataModule"),
@@ -546,7 +555,7 @@ TARGETS = [
     ("data._target_", ["os.system"]),
     ("model._target_", "os.system"),
     ("model._target_", "cifar10.evaluation.finished_runs.os"),
-    ("model._target_", "cifar10.models.cnn.torch"),
+    ("model._target_", "cifar10.models.scratch.torch"),
     ("model._target_", "cifar10.models.networks.cnn.CNN"),
     ("model._target_", "cifar10.models.efficientnet.timm.create_model"),
     ("model._target_", "cifar10.models.classifier.pl.LightningModule"),
@@ -710,7 +719,12 @@ def test_honest_overrides_are_replayed(tmp_path, record_property):
     honest = [
         *("model=efficientnet_b0", "+experiment=laptop", "~callbacks.early_stopping", "++trainer.max_epochs=3"),
         *("data.root=/data/cifar", "data.root=../data", "model.weights=~/w.safetensors", "name=a/b", "seed=1"),
-        *("data.root=${oc.env:CIFAR10_ROOT,data}", "model.widths=[8,16]", "trainer.precision=16-mixed", "logger=null"),
+        *(
+            "data.root=${oc.env:CIFAR10_ROOT,data}",
+            "model.network.widths=[8,16]",
+            "trainer.precision=16-mixed",
+            "logger=null",
+        ),
         "+callbacks.swa={_target_:pytorch_lightning.callbacks.StochasticWeightAveraging,swa_lrs:0.1}",
         "logger._target_=pytorch_lightning.loggers.CSVLogger",
         "callbacks.checkpoint.filename=other",

@@ -8,7 +8,7 @@ import pytest
 
 from tests.killing import differences, outcome, start, train
 
-CNN = ["data.batch_size=20", "data.flip=true", "data.cutout=8", "data.mixup_alpha=0.2", "model.dropout=0.3"]
+CNN = ["data.batch_size=20", "data.flip=true", "data.cutout=8", "data.mixup_alpha=0.2", "model.network.dropout=0.3"]
 B0 = [
     *("model=efficientnet_b0", "model.backbone=test_efficientnet.r160_in1k", "model.pretrained=false"),
     *("data.image_size=32", "data.batch_size=20", "model.drop_path=0.2", "callbacks.two_phase.patience=null"),

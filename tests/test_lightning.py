@@ -23,7 +23,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from cifar10.callbacks.checkpoint import Checkpoint, mode_of
 from cifar10.callbacks.timer import TrainingTimer
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.models.cnn import ScratchCNN
+from cifar10.models.scratch import ScratchClassifier
 from cifar10.run_folder import RunFolder
 from tests.conftest import PROJECT
 
@@ -38,7 +38,7 @@ def data(shapes_root):
 
 def model_for(data, **options):
     pl.seed_everything(0)
-    return ScratchCNN(list(data.class_names), **options)
+    return ScratchClassifier(list(data.class_names), **options)
 
 
 def fit(model, data, tmp_path, *callbacks, **options):
@@ -80,7 +80,7 @@ def test_test_predict_and_validate_give_the_figures_of_evaluate(command, tiny, t
     run = RunFolder(trained)
     assert command("evaluate.py", f"run={trained}", "accelerator=cpu") == 0, command.err
     wanted = json.loads((run.evaluation() / "metrics.json").read_text())
-    model = ScratchCNN.load_from_checkpoint(run.best, map_location="cpu", weights_only=True)
+    model = ScratchClassifier.load_from_checkpoint(run.best, map_location="cpu", weights_only=True)
     trainer = pl.Trainer(**QUIET, logger=False, enable_checkpointing=False)
     (tested,) = trainer.test(model, data, verbose=False)
     assert tested["test/acc"] == pytest.approx(wanted["acc"]) and tested["test/loss"] == pytest.approx(wanted["loss"])
@@ -165,7 +165,7 @@ def test_a_longer_run_says_where_its_learning_rate_goes_on(command, tiny):
 def test_the_best_checkpoint_holds_the_weights_of_its_score(data, tmp_path):
     keeper = Checkpoint(str(tmp_path / "kept"), monitor="val/loss")
     trainer = fit(model_for(data, lr=3e-2), data, tmp_path, keeper, val_check_interval=0.5, max_epochs=3)
-    best = ScratchCNN.load_from_checkpoint(keeper.best_model_path, weights_only=True)
+    best = ScratchClassifier.load_from_checkpoint(keeper.best_model_path, weights_only=True)
     (found,) = pl.Trainer(**QUIET, logger=False).validate(best, data, verbose=False)
     assert found["val/loss"] == pytest.approx(float(trainer.checkpoint_callback.best_model_score))
 

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).parent.parent
 # precision: in single one, a rounding error decides every few steps which of two pixels is the maximum of a pool.
 ODD = ["data.val_size=37", "data.batch_size=31", "data.eval_batch_size=10", "trainer.max_epochs=2",
        "trainer.precision=64-true"]  # fmt: skip
-CNN = ["model.optimizer=sgd", "model.lr=0.05", "model.dropout=0"]
+CNN = ["model.optimizer=sgd", "model.lr=0.05", "model.network.dropout=0"]
 PHASES = ["model=efficientnet_b0", "model.pretrained=false", "model.optimizer=sgd", "model.dropout=0", "model.lr=0.01"]
 CASES = {
     "a CNN": [*CNN, "trainer.checkpoint_every_n_steps=4"],
@@ -136,7 +136,7 @@ def test_a_mistake_that_both_processes_meet_is_told_in_one_line(tiny, tmp_path):
     nowhere = "+callbacks.two_phase._target_=cifar10.callbacks.two_phase.TwoPhaseFineTuning"  # the CNN has no backbone
     result = together(tmp_path, *tiny, nowhere)
     assert result.returncode == 1
-    assert result.stderr.splitlines() == ["error: callbacks.two_phase: ScratchCNN has no backbone to freeze"]
+    assert result.stderr.splitlines() == ["error: callbacks.two_phase: ScratchClassifier has no backbone to freeze"]
 
 
 @pytest.mark.slow

@@ -212,9 +212,3 @@ class ImageClassifier(pl.LightningModule):
 
     def on_train_end(self) -> None:
         self.followed, self.loss_weight = None, 1.0
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Raise ValueError for a probability that is none."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}={value}: must lie in [0, 1]")

@@ -1,7 +1,7 @@
-"""Depthwise convolution on maps smaller than its kernel, with a weight gradient that a CPU computes at speed.
+"""Depthwise convolution on maps smaller than its kernel, with a weight gradient that is fast on a CPU.
 
 For such maps (the last blocks of an EfficientNet at 128 pixels convolve 4 x 4 maps with 5 x 5 kernels) oneDNN has no
-kernel of its own for the weight gradient and takes one ten times slower, a third of the whole step.
+specialised weight gradient; its general one is ten times slower and takes a third of the whole step.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class SmallMapDepthwise(nn.Conv2d):
-    """A depthwise `nn.Conv2d` of stride 1 that keeps its map's size, with the quicker gradient where it applies."""
+    """A depthwise `nn.Conv2d` of stride 1 with "same" padding, with the faster gradient where it applies."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         height, width = inputs.shape[-2:]
@@ -21,7 +21,7 @@ class SmallMapDepthwise(nn.Conv2d):
 
 
 def speed_up_depthwise(network: nn.Module) -> nn.Module:
-    """Make every convolution of the network that can be one a `SmallMapDepthwise`; its weights and keys stay."""
+    """Turn every eligible convolution of the network into a `SmallMapDepthwise`, in place; weights and keys stay."""
     for module in network.modules():
         if type(module) is nn.Conv2d and 1 < module.groups == module.in_channels == module.out_channels:
             side = module.kernel_size[0]
@@ -32,10 +32,10 @@ def speed_up_depthwise(network: nn.Module) -> nn.Module:
 
 
 class _Depthwise(torch.autograd.Function):
-    """Depthwise convolution whose weight gradient is one matrix product a channel, between all pairs of pixels.
+    """Depthwise convolution whose weight gradient is one matrix product per channel, over all pairs of pixels.
 
-    A weight joins each input pixel to the output pixel that lies at one certain offset; its gradient is the sum, over
-    those pairs, of input times output gradient.
+    A weight connects each input pixel to the output pixel at one fixed offset; its gradient is the sum of input times
+    output gradient over those pairs.
     """
 
     @staticmethod
@@ -49,32 +49,20 @@ class _Depthwise(torch.autograd.Function):
         inputs, weight = ctx.saved_tensors
         batch, channels, height, width = inputs.shape
         pixels = height * width
-        grad_inputs, _, _ = torch.ops.aten.convolution_backward(
-            grad,
-            inputs,
-            weight,
-            None,
-            (1, 1),
-            (ctx.padding,) * 2,
-            (1, 1),
-            False,
-            (0, 0),
-            channels,
-            (True, False, False),
-        )
+        stride, padding, dilation = (1, 1), (ctx.padding,) * 2, (1, 1)
+        options = (None, stride, padding, dilation, False, (0, 0), channels, (True, False, False))
+        grad_inputs, _, _ = torch.ops.aten.convolution_backward(grad, inputs, weight, *options)
         x, g = (t.permute(0, 2, 3, 1).reshape(batch * pixels, channels).t().contiguous() for t in (inputs, grad))
         pairs = x.view(channels, batch, pixels).transpose(1, 2) @ g.view(channels, batch, pixels)
-        joined = _joined(height, width, weight.shape[-1]).to(pairs)
-        return grad_inputs, (pairs.flatten(1) @ joined).view_as(weight), None
+        connections = _connections(height, width, weight.shape[-1]).to(pairs)
+        return grad_inputs, (pairs.flatten(1) @ connections).view_as(weight), None
 
 
-def _joined(height: int, width: int, side: int) -> Tensor:
-    """Which weight of a side x side kernel joins which pixels: 0 or 1, (input pixel x output pixel, weight)."""
+def _connections(height: int, width: int, side: int) -> Tensor:
+    """Which weight of a side x side kernel connects which pixels: 0 or 1, (input pixel x output pixel, weight)."""
     row, column = (torch.arange(n)[:, None] - torch.arange(n) + side // 2 for n in (height, width))
-    row, column = (
-        row[:, None, :, None],
-        column[None, :, None, :],
-    )  # (input row, input column, output row, output column)
+    # (input row, input column, output row, output column)
+    row, column = row[:, None, :, None], column[None, :, None, :]
     inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
     weight = torch.where(inside, row * side + column, side * side)
     return F.one_hot(weight.flatten(), side * side + 1)[:, :-1]

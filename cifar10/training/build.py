@@ -17,9 +17,10 @@ from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
+from cifar10.models.scratch import find_network
 from cifar10.training.checks import check_devices
 from cifar10.training.checks import check_settings as check_settings  # the command's first step
-from cifar10.training.instantiate import make
+from cifar10.training.instantiate import check_values, make, named
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,14 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
     """The model for the data's classes."""
     if len(datamodule.class_names) < 2:
         raise UserError(f"{datamodule.source.name}: one class only; there is nothing to tell apart")
-    model = make("model", cfg.model, ImageClassifier, class_names=list(datamodule.class_names))
+    if isinstance(network := cfg.model.get("network"), DictConfig):  # which the model itself builds, and adds to
+        try:
+            target = find_network(network.get("_target_"))
+        except ValueError as error:
+            raise UserError(named("model", cfg.model, error)) from error
+        check_values("model.network", target, network, given=("num_classes", "image_size"))
+    class_names = list(datamodule.class_names)
+    model = make("model", cfg.model, ImageClassifier, class_names=class_names, _recursive_=False)
     mode = compile_mode(cfg.trainer.get("compile", False))
     model.compile_frozen = mode is not None
     model.sync_batchnorm = cfg.trainer.get("sync_batchnorm", True)

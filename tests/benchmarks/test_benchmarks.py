@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.commandline.error_messages import CONF
 from cifar10.errors import UserError
-from cifar10.models.cnn import ScratchCNN
+from cifar10.models.scratch import ScratchClassifier
 from cifar10.training import build
 from tests.benchmarks import commands
 from tests.benchmarks.__main__ import SECTIONS, main, parse
@@ -149,7 +149,7 @@ def test_a_command_that_fails_is_no_measurement():
 
 def test_the_clock_counts_epochs_after_the_first_and_extrapolates_what_grows(settings, datamodule):
     clock = EpochClock()
-    settings.trainer(max_epochs=3, callbacks=[clock]).fit(ScratchCNN(list(datamodule.class_names)), datamodule)
+    settings.trainer(max_epochs=3, callbacks=[clock]).fit(ScratchClassifier(list(datamodule.class_names)), datamodule)
     assert clock.epochs == 2 and 0 < clock.growing < clock.end - clock.begins[1]
     assert clock.extrapolated(1) == clock.seconds
     assert clock.extrapolated(3) == pytest.approx(clock.seconds + clock.growing)

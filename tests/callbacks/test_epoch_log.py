@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from cifar10.callbacks.epoch_log import EpochLog
-from cifar10.models.cnn import ScratchCNN
+from cifar10.models.scratch import ScratchClassifier
 
 
 def fit(datamodule, folder, epochs, resume=None):
@@ -15,7 +15,7 @@ def fit(datamodule, folder, epochs, resume=None):
         accelerator="cpu", max_epochs=epochs, callbacks=[EpochLog(folder / "metrics.csv"), keep], logger=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
     )  # fmt: skip
-    trainer.fit(ScratchCNN(datamodule.class_names), datamodule, ckpt_path=resume, weights_only=True)
+    trainer.fit(ScratchClassifier(datamodule.class_names), datamodule, ckpt_path=resume, weights_only=True)
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 

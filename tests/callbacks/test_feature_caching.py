@@ -8,8 +8,8 @@ from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
-from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
+from cifar10.models.scratch import ScratchClassifier
 from tests.callbacks.test_two_phase import build, changed, fit
 
 
@@ -79,7 +79,7 @@ def test_a_checkpoint_with_another_backbone_is_validated_on_images(still, tmp_pa
 
 def test_another_trainer_never_meets_the_features_of_this_one(still):
     fit(build(still), still, 2, *caching(1, head_epochs=1))
-    fit(ScratchCNN(list(still.class_names)), still, 1)
+    fit(ScratchClassifier(list(still.class_names)), still, 1)
     assert still.features == {}
 
 

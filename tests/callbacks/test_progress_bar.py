@@ -3,7 +3,7 @@
 import pytorch_lightning as pl
 
 from cifar10.callbacks.progress_bar import ProgressBar
-from cifar10.models.cnn import ScratchCNN
+from cifar10.models.scratch import ScratchClassifier
 
 
 def test_epochs_count_from_one_and_nothing_but_metrics_stands_behind_the_bar(datamodule, capsys, tmp_path):
@@ -12,7 +12,7 @@ def test_epochs_count_from_one_and_nothing_but_metrics_stands_behind_the_bar(dat
         logger=pl.loggers.CSVLogger(tmp_path), enable_checkpointing=False, enable_model_summary=False,
         num_sanity_val_steps=0,
     )  # fmt: skip
-    trainer.fit(ScratchCNN(datamodule.class_names), datamodule)
+    trainer.fit(ScratchClassifier(datamodule.class_names), datamodule)
     shown = capsys.readouterr().out
     assert "epoch 1/2:" in shown and "epoch 2/2:" in shown
     assert "train/loss=" in shown and "val/acc=" in shown and "v_num" not in shown

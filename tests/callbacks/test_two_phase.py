@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.errors import UserError
-from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
+from cifar10.models.scratch import ScratchClassifier
 
 BACKBONE = "test_efficientnet.r160_in1k"
 
@@ -167,7 +167,7 @@ def test_an_early_switch_survives_a_resume(datamodule, tmp_path):
 
 def test_a_model_without_a_backbone_is_refused(datamodule):
     with pytest.raises(UserError, match="has no backbone"):
-        fit(ScratchCNN(list(datamodule.class_names)), datamodule, 1, TwoPhaseFineTuning())
+        fit(ScratchClassifier(list(datamodule.class_names)), datamodule, 1, TwoPhaseFineTuning())
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from cifar10.data.sources.shapes import SHAPE_NAMES, write_cifar10_files
 from cifar10.data.split import split, stratified_order
 from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
-from cifar10.models.cnn import ScratchCNN
+from cifar10.models.scratch import ScratchClassifier
 
 FOLDER = "shapes/cifar-10-batches-py"
 PER_FILE = 50  # 250 training images, 25 a class, and 50 test images
@@ -318,7 +318,7 @@ def test_image_size_sets_the_side_of_what_the_network_sees(make):
 def test_the_preprocessing_is_that_of_the_model_that_is_trained_or_tested(root, stage, image_size):
     wanted = Preprocessing(48, (0.5,) * 3, (0.25,) * 3, "bilinear")
     datamodule = CIFAR10DataModule(str(root), "shapes", image_size=image_size)
-    model = ScratchCNN(list(datamodule.class_names))
+    model = ScratchClassifier(list(datamodule.class_names))
     model.preprocessing, model.trainer = wanted, as_rank(datamodule).trainer
     model.trainer.datamodule = datamodule
     model.setup(stage)

@@ -13,10 +13,10 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from torch.utils.data import DataLoader
 
 from cifar10.models.classifier import ImageClassifier
-from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
 from cifar10.models.learning_rates import Schedule
 from cifar10.models.metrics import ClassificationMetrics
+from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
 
 NAMES = ["cat", "dog", "frog", "ship"]
 TINY = "test_efficientnet.r160_in1k"  # timm's own test model, 99,196 parameters
@@ -32,7 +32,8 @@ def seed():
 
 
 def scratch_cnn(**options):
-    return ScratchCNN(NAMES, **options)
+    own = {key: options.pop(key) for key in ("widths", "hidden", "dropout") if key in options}
+    return ScratchClassifier(NAMES, KERAS_CNN | own, **options)
 
 
 def efficientnet(**options):
@@ -339,7 +340,9 @@ def test_preprocessing_survives_a_checkpoint_also_where_the_image_size_was_left_
 @both
 def test_the_settings_in_a_checkpoint_are_plain_values(build):
     plain = (str, int, float, bool, type(None), list, tuple)
-    assert all(isinstance(value, plain) for value in build().hparams.values())
+    hparams = dict(build().hparams)
+    values = [*hparams.pop("network", {}).values(), *hparams.values()]
+    assert all(isinstance(value, plain) for value in values)
 
 
 # metrics, summed on the device and logged once an epoch
@@ -383,7 +386,7 @@ def test_raw_pixels_and_preprocessed_images_give_the_same_logits(build):
 
 
 def test_a_compiled_network_keeps_its_keys_and_its_output():
-    model = ScratchCNN([str(number) for number in range(10)], widths=(4, 4, 4), hidden=8).eval()
+    model = scratch_cnn(widths=(4, 4, 4), hidden=8).eval()
     images, keys = torch.randn(2, 3, 32, 32), list(model.state_dict())
     expected = model(images)
     model.compile_network("default")

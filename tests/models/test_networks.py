@@ -41,6 +41,16 @@ def test_an_image_too_small_for_the_last_block_is_refused_and_the_smallest_is_na
             CNN(image_size=image_size, widths=widths)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"widths": ()}, {"widths": (8, 0)}, {"hidden": 0}, {"dropout": 1.1}, {"dropout": math.nan}, {"image_size": 21}],
+    ids=str,
+)
+def test_an_argument_out_of_range_is_refused_by_its_name(wrong):
+    with pytest.raises(ValueError, match=rf"^{next(iter(wrong))}=.*: "):
+        CNN(**wrong)
+
+
 def test_weights_are_glorot_uniform_and_biases_zero():
     layers = [module for module in CNN().modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     assert len(layers) == 5

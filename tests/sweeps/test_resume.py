@@ -44,8 +44,8 @@ MOMENTS = {  # and the epochs, of six, that are left to do
 }
 # two epochs of a network that every machine trains in the same bits
 SMALL = ["data=shapes", "data.batch_size=80", "trainer.max_epochs=2", "trainer.enable_progress_bar=false",
-         "logger=null", "callbacks.dashboard=null", "model.widths=[4]", "model.hidden=8",
-         "model.dropout=0"]  # fmt: skip
+         "logger=null", "callbacks.dashboard=null", "model.network.widths=[4]", "model.network.hidden=8",
+         "model.network.dropout=0"]  # fmt: skip
 
 
 @pytest.fixture

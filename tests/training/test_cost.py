@@ -6,8 +6,8 @@ from torch import nn
 
 from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
-from cifar10.models.cnn import ScratchCNN
 from cifar10.models.efficientnet import EfficientNet
+from cifar10.models.scratch import ScratchClassifier
 from cifar10.training.cost import count_flops, training_cost
 
 CLASSES = [f"class {index}" for index in range(10)]
@@ -31,7 +31,7 @@ def test_learning_a_single_layer_costs_its_weights_gradient_beside_the_forward_p
 def test_the_cnn_is_counted_as_by_hand():
     convolutions = [(30, 3, 32), (13, 32, 64), (4, 64, 128)]  # side of the output, channels in, channels out
     by_hand = sum(2 * side**2 * 9 * into * out for side, into, out in convolutions) + 2 * (512 * 128 + 128 * 10)
-    cost = training_cost(ScratchCNN(CLASSES), [], [{"epoch": 0, "seconds": 1.0}], train_images=100, val_images=0)
+    cost = training_cost(ScratchClassifier(CLASSES), [], [{"epoch": 0, "seconds": 1.0}], train_images=100, val_images=0)
     assert cost["forward_flops"] == by_hand and cost["parameters"] == 160_202 and cost["bytes"] == 4 * 160_202
     first = 2 * 30**2 * 9 * 3 * 32  # needs no gradient of its input
     assert cost["train_flops"] == 100 * (3 * by_hand - first)

@@ -1,0 +1,1 @@
+"""Plain networks trained from scratch, one a file: torch only, no Lightning."""

@@ -1,4 +1,4 @@
-"""Networks trained from scratch: plain modules, no Lightning."""
+"""The Keras notebook's CNN."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,9 @@ from torch import Tensor, nn
 class CNN(nn.Module):
     """Blocks of [3x3 convolution without padding, ReLU, 2x2 max-pool], a hidden dense layer, dropout, logits.
 
-    The network of the Keras notebook that this project replaces, with Keras' initialisation (Glorot & Bengio 2010:
-    uniform weights, zero biases). At 32 pixels, widths 32, 64, 128 and 10 classes it has 160,202 parameters.
+    The network of the Keras notebook that this project replaces, with Keras' initialisation (uniform weights, Glorot &
+    Bengio 2010, section 4.2.1; zero biases). At 32 pixels, widths 32, 64, 128 and 10 classes it has 160,202 parameters.
     Input (B, 3, image_size, image_size), output logits (B, num_classes).
-    Raises ValueError if the image is too small for the last block.
     """
 
     def __init__(
@@ -22,12 +21,18 @@ class CNN(nn.Module):
         dropout: float = 0.5,
     ):
         super().__init__()
+        if not widths or min(widths) < 1:
+            raise ValueError(f"widths={list(widths)}: must be one whole number from 1 up per block")
+        if hidden < 1:
+            raise ValueError(f"hidden={hidden}: must be at least 1")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout={dropout}: must lie in [0, 1]")
+        if image_size < (smallest := smallest_side(len(widths))):
+            raise ValueError(f"image_size={image_size}: {len(widths)} blocks need at least {smallest} pixels")
         side, channels, layers = image_size, 3, []
         for width in widths:
             layers += [nn.Conv2d(channels, width, 3), nn.ReLU(), nn.MaxPool2d(2)]
             side, channels = (side - 2) // 2, width
-        if side < 1:
-            raise ValueError(f"{len(widths)} blocks need images of at least {smallest_side(len(widths))} pixels")
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
             nn.Flatten(),
