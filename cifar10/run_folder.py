@@ -207,6 +207,11 @@ class RunFolder:
         return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
+def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:
+    """Hydra's record of the settings of the command line, or of those of Hydra itself, as they were written."""
+    return OmegaConf.to_container(hydra.overrides[kind], resolve=False)
+
+
 def shown(path: str | Path) -> str:
     """A path as the user may give it again: from the folder where the command was started, whatever chdir did."""
     start = HydraConfig.get().runtime.cwd if HydraConfig.initialized() else os.getcwd()

@@ -107,20 +107,24 @@ def override_fault(override: str) -> str:
     return text_fault(key, value)
 
 
-def setting_faults(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, reason) of everything in a stored configuration that must not be used unseen."""
+def setting_faults(value: object, key: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted key, text, reason) of everything in a stored configuration that must not be used unseen."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from setting_faults(item, f"{key}.{name}".lstrip("."))
-    elif key.partition(".")[0] in ("hydra", "defaults"):
-        yield key, "it is one of Hydra's own settings"
-    elif isinstance(value, list):
+    elif isinstance(value, list) and key != "defaults":
         for item in value:
             yield from setting_faults(item, key)
-    elif isinstance(value, str) and key.rpartition(".")[2] == "_target_" and not is_own_class(value):
-        yield key, NO_CLASS
-    elif isinstance(value, str) and (reason := text_fault(key, value)):
-        yield key, reason
+    elif reason := setting_fault(key, value):
+        yield key, str(value), reason
+
+
+def setting_fault(key: str, value: object) -> str:
+    if key.partition(".")[0] in ("hydra", "defaults"):
+        return "it is one of Hydra's own settings"
+    if not isinstance(value, str):
+        return ""
+    return text_fault(key, value) or (NO_CLASS if key.endswith("_target_") and not is_own_class(value) else "")
 
 
 def text_fault(key: str, value: str) -> str:

@@ -14,7 +14,7 @@ from cifar10.commandline.error_messages import fail
 from cifar10.errors import UserError
 from cifar10.files import locked, remove_leftovers
 from cifar10.processes import is_worker
-from cifar10.run_folder import RunFolder, quoted
+from cifar10.run_folder import RunFolder, overrides_of, quoted
 from cifar10.sweeps.summary import SweepNotes
 from cifar10.untrusted import key_of
 
@@ -51,7 +51,7 @@ def claim(config: DictConfig, key: str, resumed: bool) -> None:
     """
     if is_worker:  # of a run whose first process has its folder
         return
-    named = resumed or any(key_of(override) == key for override in config.hydra.overrides.hydra)
+    named = resumed or any(key_of(override) == key for override in overrides_of(config.hydra, "hydra"))
     try:
         HydraConfig.instance().set_config(config)  # for ${hydra:...}; Hydra does it a little later
         folder = Path(str(OmegaConf.select(config, key)))

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError, cause_of
 from cifar10.processes import rank_zero_ends
+from cifar10.run_folder import overrides_of
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -112,7 +113,7 @@ def unknown(key: str, config_name: str) -> str:
 
 def check_added(cfg: DictConfig, hydra_cfg: DictConfig, config_name: str) -> None:
     """UserError for a setting that was added at the top level, where nothing would read it."""
-    for override in hydra_cfg.overrides.task:
+    for override in overrides_of(hydra_cfg):
         key = override.partition("=")[0]
         if key.startswith("+") and re.fullmatch(r"\w+", key.lstrip("+")) and key.lstrip("+") in cfg:
             key = key.lstrip("+")
