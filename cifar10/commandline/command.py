@@ -94,14 +94,16 @@ class Command:
         if sweep:
             os.environ[SWEEP] = str(Path(own.sweep.dir).absolute())
         try:
-            log.info("loading PyTorch and Lightning")  # takes a few seconds
             check_added(cfg, own, self.config_name)
             if self.config_name == "train":
                 slurm.note(self.arguments, own)
             if own.job.chdir:
                 make_absolute(cfg, own.runtime.cwd)
             with signals.watched(), taken_up(cfg) as result:
-                return self.function(cfg) if result is None else result
+                if result is not None:
+                    return result
+                log.info("loading PyTorch and Lightning")  # takes a few seconds
+                return self.function(cfg)
         except Exception as error:
             used = isinstance(error, FolderBusy) or not is_known(error)
             if not is_known(error) and sweep:  # a bug

@@ -96,6 +96,8 @@ def choices() -> list[str]:
 
 def unknown(key: str, config_name: str) -> str:
     """What to do about a key of the command line that the configuration lacks."""
+    if key == "ckpt_path":
+        return "no such setting; resume=RUN goes on with a run"
     for argument in sys.argv[1:]:
         removed = argument.partition("=")[0]
         if removed.startswith("~") and f"{key}.".startswith(f"{removed[1:]}."):
@@ -106,8 +108,6 @@ def unknown(key: str, config_name: str) -> str:
     known = [name for name in (cfg if "." not in key else flatten(cfg)) if name != key]
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
-    if key == "ckpt_path":
-        near = ["resume"]
     return "no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
 
 
