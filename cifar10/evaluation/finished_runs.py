@@ -1,6 +1,7 @@
 """Finished runs: found, and rebuilt from their folders."""
 
 import importlib
+import inspect
 import logging
 import os
 import re
@@ -22,6 +23,10 @@ from cifar10.training.checks import check_devices
 from cifar10.training.instantiate import check_values, make
 
 log = logging.getLogger(__name__)
+
+# classes of earlier versions, and what their settings build today
+RENAMED = {"cifar10.models.cnn.ScratchCNN": "cifar10.models.scratch.ScratchClassifier"}
+KERAS_CNN, OF_THE_CNN = "cifar10.models.networks.cnn.CNN", ("widths", "hidden", "dropout")
 
 
 @dataclass
@@ -68,9 +73,11 @@ class FinishedRun:
         file = require_checkpoint(self.folder, settings.checkpoint)
         target = own_class(self.folder, self.cfg.model, ImageClassifier)
         datamodule = build_data(self.folder, self.cfg.data, settings)
-        check_values(f"{file}: model", target, OmegaConf.create(read_checkpoint(file)["hyper_parameters"]))
+        parameters = read_checkpoint(file)["hyper_parameters"]
+        renewed = renew(target, parameters)
+        check_values(f"{file}: model", target, OmegaConf.create(parameters | renewed))
         try:
-            model = target.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+            model = target.load_from_checkpoint(file, map_location="cpu", weights_only=True, **renewed)
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{file}: not a checkpoint of {self.cfg.model._target_} ({reason})") from error
@@ -78,6 +85,13 @@ class FinishedRun:
             raise UserError(f"{file}: {error}") from error
         check_classes(self.folder, model, datamodule)
         return datamodule, model.eval()
+
+
+def renew(target: type, parameters: dict) -> dict[str, object]:
+    """What a checkpoint of an earlier version lacks, taken out of its parameters: those of the CNN were the model's."""
+    if "network" in parameters or "network" not in inspect.signature(target).parameters:
+        return {}
+    return {"network": {"_target_": KERAS_CNN} | {key: parameters.pop(key) for key in OF_THE_CNN if key in parameters}}
 
 
 def build_data(folder: Path, node: DictConfig, settings: Settings) -> CIFAR10DataModule:
@@ -183,6 +197,8 @@ def own_class(folder: Path, node: DictConfig, base: type) -> type:
     try:
         found = vars(importlib.import_module(module))[last]
     except (ImportError, KeyError) as error:
+        if name in RENAMED:
+            return own_class(folder, OmegaConf.create({"_target_": RENAMED[name]}), base)
         raise UserError(f"run={folder}: its configuration names {name}, which this version does not have") from error
     if not (isinstance(found, type) and issubclass(found, base) and found.__module__ == module):
         raise UserError(f"run={folder}: its configuration names {name}, which is no {base.__name__} of this project")

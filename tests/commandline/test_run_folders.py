@@ -14,7 +14,7 @@ from cifar10.files import locked
 from cifar10.run_folder import quoted
 from tests.conftest import PROJECT
 
-SMALL = ["logger=null", "callbacks.dashboard=null", "model.widths=[4]", "model.hidden=8"]
+SMALL = ["logger=null", "callbacks.dashboard=null"]
 TIME = "hydra.run.dir=outputs/cnn/${now:%Y}"  # is the same for all runs of a year
 
 
@@ -175,12 +175,12 @@ def test_a_resumed_run_says_what_it_was_trained_with(command, tiny, tmp_path):
 @pytest.mark.parametrize("flag", [["--config-dir", "own"], ["--config-dir=own"], ["-cd", "own"]], ids=" ".join)
 def test_a_run_of_ones_own_experiment_goes_on(command, tiny, tmp_path, flag):
     (tmp_path / "own" / "experiment").mkdir(parents=True)
-    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nmodel: {widths: [5]}\n")
-    arguments = [*tiny, "logger=null", "model.hidden=8", "hydra.run.dir=run"]
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nmodel: {weight_decay: 0.5}\n")
+    arguments = [*tiny, *SMALL, "hydra.run.dir=run"]
     assert command("train.py", arguments[0], *flag, "experiment=mine", *arguments[1:]) == 0, command.err
     (tmp_path / "own").rename(tmp_path / "elsewhere")
     assert command("train.py", "resume=run", "trainer.max_epochs=2") == 0, command.err
-    assert OmegaConf.load(tmp_path / "run" / ".hydra" / "config.yaml").model.widths == [5]
+    assert OmegaConf.load(tmp_path / "run" / ".hydra" / "config.yaml").model.weight_decay == 0.5
 
 
 @pytest.mark.promise("sweeps")
