@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import UserError, cause_of, one_line
 from cifar10.files import atomic_write
 from cifar10.untrusted import YAML_ERRORS, check_environment, fits, key_of, leaves, load_yaml, read_list
 
@@ -144,7 +144,7 @@ class RunFolder:
             if not cfg.name.isprintable():
                 raise ValueError("name is more than one line of text")
         except YAML_ERRORS as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)[:200] or type(error).__name__
             raise UserError(
                 f"run={self.path}: {self.config} is not a configuration of this project ({reason})"
             ) from error

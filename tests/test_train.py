@@ -280,7 +280,7 @@ MISTAKES = {
     "a number for a path": (["output_dir=1"], "output_dir=1: must be text"),
     "a callback as a value": (["callbacks.dashboard=3"], "callbacks.dashboard=3: is a section"),
     "a logger as a value": (["logger=1"], "logger=1: is a section"),
-    "callbacks of the trainer": (["+trainer.callbacks=[]"], "trainer.callbacks: is what the section callbacks makes"),
+    "callbacks of the trainer": (["+trainer.callbacks=[]"], "trainer.callbacks: is made from the section callbacks"),
     "a bar of 0.5": (["trainer.enable_progress_bar=0.5"], "trainer.enable_progress_bar=0.5: must be true or false"),
     "text for a choice": (
         ["trainer.deterministic=0x10"],

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.errors import UserError
+from cifar10.errors import UserError, one_line
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import RunFolder, recipe
@@ -211,7 +211,7 @@ def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig
     try:
         plain = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"run={folder}: {key}: {' '.join(str(error).split())}") from error
+        raise UserError(f"run={folder}: {key}: {one_line(error)}") from error
     for name, value in plain.items():
         items = value if isinstance(value, list) else [value]
         special = str(name).startswith("_") and name != "_target_"

@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from cifar10.files import locked
-from cifar10.run_folder import quoted
+from cifar10.run_folder import RunFolder, quoted, recipe
 from tests.conftest import PROJECT
 
 SMALL = ["logger=null", "callbacks.dashboard=null"]
@@ -157,7 +157,9 @@ def test_a_setting_that_nothing_reads_is_refused(command, tiny, tmp_path, sign, 
 
 def test_a_resumed_run_says_what_it_was_trained_with(command, tiny, tmp_path):
     assert command("train.py", *tiny, *SMALL, "hydra.run.dir=mine") == 0
+    one_epoch = recipe(RunFolder("mine").read_config())
     assert command("train.py", "resume=mine", "trainer.max_epochs=2", "+trainer.profiler=null") == 0, command.err
+    assert recipe(RunFolder("mine").read_config()) != one_epoch, "more epochs are another recipe"
     stored = OmegaConf.load(tmp_path / "mine" / ".hydra" / "config.yaml")
     assert stored.trainer.max_epochs == 2 and stored.resume is None and "profiler" in stored.trainer
     overrides = list(OmegaConf.load(tmp_path / "mine" / ".hydra" / "overrides.yaml"))
