@@ -135,12 +135,12 @@ class RunFolder:
             wanted = {"data": DictConfig, "model": DictConfig, "name": str, "seed": int}
             for key, kind in wanted.items():
                 if not isinstance(cfg.get(key), kind):
-                    raise ValueError(f"{key} is missing or no {'section' if kind is DictConfig else kind.__name__}")
+                    raise ValueError(f"{key} is missing or not {'a section' if kind is DictConfig else kind.__name__}")
             callbacks = cfg.get("callbacks") or {}
             if not isinstance(callbacks, dict | DictConfig) or not all(
                 isinstance(one or {}, dict | DictConfig) for one in callbacks.values()
             ):
-                raise ValueError("callbacks is no section of sections")
+                raise ValueError("callbacks is not a section of sections")
             if not cfg.name.isprintable():
                 raise ValueError("name is more than one line of text")
         except YAML_ERRORS as error:
@@ -177,7 +177,7 @@ class RunFolder:
         except (ValueError, OSError, RecursionError) as error:
             raise UserError(f"{problem} ({cause_of(error)})") from error
         if not isinstance(summary, dict):
-            raise UserError(f"{problem} (it is no summary of a run)")
+            raise UserError(f"{problem} (not a summary of a run)")
         if odd := [key for key, form in SUMMARY.items() if key in summary and not fits(summary[key], form)]:
             raise UserError(f"{problem} ({odd[0]} is {summary[odd[0]]!r:.40})")
         return {key: value for key, value in summary.items() if key in SUMMARY}

@@ -44,7 +44,7 @@ def read_list(file: Path) -> list[str]:
     except YAML_ERRORS as error:
         raise UserError(f"{file} cannot be read as a list of settings ({cause_of(error)})") from error
     if not all(isinstance(override, str) for override in overrides):
-        raise UserError(f"{file} cannot be read as a list of settings (it is no list of text)")
+        raise UserError(f"{file} cannot be read as a list of settings (not a list of text)")
     return overrides
 
 

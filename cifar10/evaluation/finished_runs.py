@@ -42,7 +42,7 @@ class Settings:
     @cached_property
     def device(self) -> torch.device:
         if self.accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
-            raise UserError(f"accelerator={self.accelerator}: must be one of auto, cpu, gpu, mps")
+            raise UserError(f"accelerator={self.accelerator}: must be one of auto, cpu, gpu, cuda, mps")
         try:
             check_devices(self.accelerator, 1)
         except UserError as error:
@@ -54,7 +54,7 @@ class Settings:
 
 @dataclass
 class FinishedRun:
-    """A run that has finished: its folder, its configuration, and what it said of itself in run.json."""
+    """A run that has finished: its folder, its configuration, and its run.json."""
 
     folder: Path
     cfg: DictConfig
@@ -68,7 +68,7 @@ class FinishedRun:
     def rebuild(self, settings: Settings) -> tuple[CIFAR10DataModule, ImageClassifier]:
         """The run's own data and its model with the checkpoint's weights. Only classes of this project are built.
 
-        Raises UserError where the configuration or the checkpoint does not fit this version of the project.
+        Raises UserError if the configuration or the checkpoint does not fit this version of the project.
         """
         file = require_checkpoint(self.folder, settings.checkpoint)
         target = own_class(self.folder, self.cfg.model, ImageClassifier)
@@ -95,7 +95,7 @@ def renew(target: type, parameters: dict) -> dict[str, object]:
 
 
 def build_data(folder: Path, node: DictConfig, settings: Settings) -> CIFAR10DataModule:
-    """The data module of a configuration, prepared, with what the settings say in place of its own."""
+    """The prepared data module of a configuration; what the settings say takes precedence."""
     node = own_node(folder, "data", node, CIFAR10DataModule)
     given = {"root": settings.data_root, "eval_batch_size": settings.batch_size}
     try:
@@ -116,7 +116,7 @@ def check_classes(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataM
 
 
 def require_checkpoint(folder: Path, checkpoint: str) -> Path:
-    """The checkpoint's file; UserError if the run has none of that name."""
+    """The checkpoint's file; UserError if it does not exist."""
     file = RunFolder(folder).checkpoint(checkpoint)
     if not file.is_file():
         there = ", ".join(sorted(found.stem for found in file.parent.glob("*.ckpt"))) or "none"
@@ -127,7 +127,7 @@ def require_checkpoint(folder: Path, checkpoint: str) -> Path:
 def find(run: str | None, runs: object) -> list[Path]:
     """The folders meant by `run` (None: the newest under outputs/) or `runs`: runs, sweeps' folders, globs.
 
-    A sweep stands for its jobs in their order. Raises UserError if nothing is there.
+    A sweep stands for its jobs in their order. Raises UserError if nothing is found.
     """
     if run is not None and runs is not None:
         raise UserError("give run=FOLDER for one run, or 'runs=[FOLDER,...]' for several, not both")
@@ -142,7 +142,7 @@ def find(run: str | None, runs: object) -> list[Path]:
 
 
 def expand(pattern: str, key: str) -> list[Path]:
-    """The runs that a folder or a glob stands for; a folder that is none is handed on, to be refused by its name."""
+    """The runs that a folder or a glob stands for; any other folder is returned as it is, to be refused by name."""
     if not any(mark in pattern for mark in "*?["):
         folder = Path(os.path.relpath(pattern))
         return jobs(folder) if not is_run(folder) and jobs(folder) else [folder]
@@ -189,11 +189,11 @@ def open_run(folder: Path) -> FinishedRun:
 
 
 def own_class(folder: Path, node: DictConfig, base: type) -> type:
-    """The class that a stored configuration names; UserError unless it is a `base` of this project, or a kind of it."""
+    """The class that a stored configuration names; UserError unless it is `base` or a subclass in this project."""
     name, package = str(node.get("_target_")), base.__module__.rpartition(".")[0]
     module, _, last = name.rpartition(".")
     if not re.fullmatch(rf"{re.escape(package)}(\.\w+)+", name):
-        raise UserError(f"run={folder}: its configuration names {name}, which is no class of this project")
+        raise UserError(f"run={folder}: its configuration names {name}, which is not a class of this project")
     try:
         found = vars(importlib.import_module(module))[last]
     except (ImportError, KeyError) as error:
@@ -201,12 +201,12 @@ def own_class(folder: Path, node: DictConfig, base: type) -> type:
             return own_class(folder, OmegaConf.create({"_target_": RENAMED[name]}), base)
         raise UserError(f"run={folder}: its configuration names {name}, which this version does not have") from error
     if not (isinstance(found, type) and issubclass(found, base) and found.__module__ == module):
-        raise UserError(f"run={folder}: its configuration names {name}, which is no {base.__name__} of this project")
+        raise UserError(f"run={folder}: its configuration names {name}, which is not a {base.__name__} of this project")
     return found
 
 
 def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig:
-    """A stored section as plain values to build its class from: without interpolations, and without other classes."""
+    """A stored section as plain values, without interpolations and without other classes."""
     own_class(folder, node, base)
     try:
         plain = OmegaConf.to_container(node, resolve=True)
@@ -216,5 +216,7 @@ def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig
         items = value if isinstance(value, list) else [value]
         special = str(name).startswith("_") and name != "_target_"
         if special or any(isinstance(item, dict | list) or "${" in str(item) for item in items):
-            raise UserError(f"run={folder}: its configuration has {key}.{name}, which is no number, text or list")
+            raise UserError(
+                f"run={folder}: its configuration has {key}.{name}, which is not a number, a text or a list"
+            )
     return OmegaConf.create(plain)

@@ -49,7 +49,7 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
     try:
         own = json.loads(stored.read_text())
         if not isinstance(own, list) or not all(isinstance(override, str) for override in own):
-            raise ValueError("it is no list of settings")
+            raise ValueError("not a list of settings")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"resume={folder}: {stored} cannot be read ({cause_of(error)})") from error
     given = [one for one in given if key_of(one) != "resume"]
@@ -131,7 +131,7 @@ def read_note(hydra: DictConfig) -> dict | None:
 
 
 def is_same(note: dict, hydra: DictConfig) -> bool:
-    """Whether a job is what its note says, but for what may change."""
+    """Whether a job is what its note says, apart from settings that may change."""
     one, other = (
         {key: value for key, value in of.items() if not is_free(key, Free.SWEEP)}
         for of in (note["overrides"], values_of(hydra))
