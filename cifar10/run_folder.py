@@ -25,36 +25,38 @@ SUMMARY = {
     **{"cost": COST, "watchers": [str]},
 }
 
-HYDRAS_WORDS = ("null", "true", "false", "nan", "inf")  # which are no text unless they are quoted
+KEYWORDS = ("null", "true", "false", "nan", "inf")  # to Hydra, unless they are quoted
 
 
 class Free(enum.Flag):
-    """What a setting may do although a run is what it was trained with."""
+    """Where a setting may differ from what a run was trained with."""
 
-    RECIPE = enum.auto()  # differ between two runs of one recipe
-    RESUME = enum.auto()  # change when a run is resumed
-    SWEEP = enum.auto()  # change when a whole sweep is resumed
+    RECIPE = enum.auto()  # in another run of the same recipe
+    RESUME = enum.auto()  # when the run is resumed
+    SWEEP = enum.auto()  # when the whole sweep is resumed
 
 
-# The only table of its kind: a setting that is not below makes another recipe, and cannot change on resume.
+# The only table of its kind: a setting that is not in it makes another recipe, and cannot change on resume.
 SETTINGS = {
-    **dict.fromkeys(("seed", "data.seed", "name", "resume", "output_dir", "logger"), Free.RECIPE),
-    **dict.fromkeys(
-        ("data.root", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
-        Free.RECIPE | Free.RESUME | Free.SWEEP,
-    ),
-    **dict.fromkeys(("trainer.deterministic", "trainer.default_root_dir", "trainer.num_sanity_val_steps"), Free.RECIPE),
-    **dict.fromkeys(("trainer.max_epochs", "trainer.precision", "trainer.compile", "trainer.num_nodes"), Free.RESUME),
-    **dict.fromkeys(
-        (
+    key: free
+    for free, keys in {
+        Free.RECIPE | Free.RESUME | Free.SWEEP: (
+            *("data.root", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
+        ),
+        Free.RECIPE | Free.RESUME: (
             *("data.eval_batch_size", "model.weights", "trainer.strategy", "trainer.benchmark", "trainer.max_time"),
             *("trainer.checkpoint_every_n_steps", "trainer.log_every_n_steps", "trainer.profiler"),
             *("trainer.enable_model_summary", "callbacks.dashboard", "callbacks.timer"),
         ),
-        Free.RECIPE | Free.RESUME,
-    ),
-    **dict.fromkeys(("callbacks.checkpoint", "callbacks.epoch_log"), Free.RECIPE),
-    "hydra": Free.RESUME | Free.SWEEP,
+        Free.RECIPE: (
+            *("name", "seed", "data.seed", "resume", "output_dir", "logger", "callbacks.checkpoint"),
+            *("callbacks.epoch_log", "trainer.deterministic", "trainer.default_root_dir"),
+            "trainer.num_sanity_val_steps",
+        ),
+        Free.RESUME: ("trainer.max_epochs", "trainer.precision", "trainer.compile", "trainer.num_nodes"),
+        Free.RESUME | Free.SWEEP: ("hydra",),
+    }.items()
+    for key in keys
 }
 # Lightning's callbacks that only watch; a class of one's own says `changes_training = False`
 WATCHERS = (
@@ -64,7 +66,7 @@ WATCHERS = (
 
 
 def is_free(setting: str, free: Free) -> bool:
-    """Whether a setting, or the section that it is in, may do this; key: dotted, of a group with a slash."""
+    """Whether a setting, or a section that it is in, may differ there; `hydra/launcher` is in the section `hydra`."""
     parts = re.split(r"[./]", setting)
     return any(free in SETTINGS.get(".".join(parts[:length]), Free(0)) for length in range(1, len(parts) + 1))
 

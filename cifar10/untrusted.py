@@ -62,7 +62,7 @@ def check_environment(key: str, value: object) -> None:
 def fits(value: object, form: object) -> bool:
     """Whether a value read from JSON has a form: a type, a tuple of forms, [form of every item], {key: form}.
 
-    A float may be a whole number or NaN; numbers lie from 0 to 1e18. A dict may lack keys.
+    A float may be a whole number or NaN; numbers lie from 0 to 1e24. A dict may lack keys.
     """
     if isinstance(form, tuple):
         return any(fits(value, one) for one in form)
@@ -71,7 +71,7 @@ def fits(value: object, form: object) -> bool:
     if isinstance(form, list):
         return isinstance(value, list) and all(fits(item, form[0]) for item in value)
     if form in (int, float):
-        return isinstance(value, int | form) and not isinstance(value, bool) and (0 <= value < 1e18 or value != value)
+        return isinstance(value, int | form) and not isinstance(value, bool) and (0 <= value < 1e24 or value != value)
     return value is None if form is None else isinstance(value, form)
 
 
