@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from PIL import Image
 
 from cifar10.commandline.resume import resume_run
@@ -582,14 +582,7 @@ TARGETS = [
 @pytest.mark.parametrize(("key", "value"), TARGETS, ids=[f"{k}={v!r}" for k, v in TARGETS])
 def test_a_run_whose_configuration_has(run, marker, monkeypatch, key, value):
     monkeypatch.setenv("SECRET", "the-secret")
-    file = run / ".hydra" / "config.yaml"
-    cfg = OmegaConf.to_container(OmegaConf.load(file))
-    *above, last = key.split(".")
-    node = cfg
-    for name in above:
-        node = node[name]
-    node[last] = value
-    OmegaConf.save(OmegaConf.create(cfg), file)
+    store(run, key, value)
     line = evaluation_refused(run, "its configuration|not a configuration|run: data|run: callbacks")
     assert "the-secret" not in line
 
@@ -729,12 +722,14 @@ STORED = [
 
 
 def store(run, key, value):
+    """Put a value into the stored configuration of a run."""
     file = run / ".hydra" / "config.yaml"
-    cfg = OmegaConf.load(file)
-    if isinstance(OmegaConf.select(cfg, key), dict | DictConfig):
-        OmegaConf.update(cfg, key, None)
-    OmegaConf.update(cfg, key, value, force_add=True)
-    OmegaConf.save(cfg, file)
+    cfg = node = OmegaConf.to_container(OmegaConf.load(file))
+    *above, last = key.split(".")
+    for name in above:
+        node = node.setdefault(name, {})
+    node[last] = value
+    OmegaConf.save(OmegaConf.create(cfg), file)
 
 
 @pytest.mark.parametrize(("key", "value"), STORED, ids=[f"stored {k}={v!r}" for k, v in STORED])
