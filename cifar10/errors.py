@@ -21,3 +21,7 @@ def cause_of(error: Exception) -> str:
     """The short reason of `error`, in one line."""
     reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or error
     return " ".join(f"{reason}".split())[:120] or type(error).__name__
+
+
+def one_line(value: object) -> str:
+    return " ".join(str(value).split())

@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import UserError, cause_of, one_line
 from cifar10.files import atomic_write
 from cifar10.untrusted import YAML_ERRORS, check_environment, fits, key_of, leaves, load_yaml, read_list
 
@@ -25,36 +25,38 @@ SUMMARY = {
     **{"cost": COST, "watchers": [str]},
 }
 
-HYDRAS_WORDS = ("null", "true", "false", "nan", "inf")  # which are no text unless they are quoted
+KEYWORDS = ("null", "true", "false", "nan", "inf")  # to Hydra, unless they are quoted
 
 
 class Free(enum.Flag):
-    """What a setting may do although a run is what it was trained with."""
+    """Where a setting may differ from what a run was trained with."""
 
-    RECIPE = enum.auto()  # differ between two runs of one recipe
-    RESUME = enum.auto()  # change when a run is resumed
-    SWEEP = enum.auto()  # change when a whole sweep is resumed
+    RECIPE = enum.auto()  # in another run of the same recipe
+    RESUME = enum.auto()  # when the run is resumed
+    SWEEP = enum.auto()  # when the whole sweep is resumed
 
 
-# The only table of its kind: a setting that is not below makes another recipe, and cannot change on resume.
+# The only table of its kind: a setting that is not in it makes another recipe, and cannot change on resume.
 SETTINGS = {
-    **dict.fromkeys(("seed", "data.seed", "name", "resume", "output_dir", "logger"), Free.RECIPE),
-    **dict.fromkeys(
-        ("data.root", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
-        Free.RECIPE | Free.RESUME | Free.SWEEP,
-    ),
-    **dict.fromkeys(("trainer.deterministic", "trainer.default_root_dir", "trainer.num_sanity_val_steps"), Free.RECIPE),
-    **dict.fromkeys(("trainer.max_epochs", "trainer.precision", "trainer.compile", "trainer.num_nodes"), Free.RESUME),
-    **dict.fromkeys(
-        (
+    key: free
+    for free, keys in {
+        Free.RECIPE | Free.RESUME | Free.SWEEP: (
+            *("data.root", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
+        ),
+        Free.RECIPE | Free.RESUME: (
             *("data.eval_batch_size", "model.weights", "trainer.strategy", "trainer.benchmark", "trainer.max_time"),
             *("trainer.checkpoint_every_n_steps", "trainer.log_every_n_steps", "trainer.profiler"),
             *("trainer.enable_model_summary", "callbacks.dashboard", "callbacks.timer"),
         ),
-        Free.RECIPE | Free.RESUME,
-    ),
-    **dict.fromkeys(("callbacks.checkpoint", "callbacks.epoch_log"), Free.RECIPE),
-    "hydra": Free.RESUME | Free.SWEEP,
+        Free.RECIPE: (
+            *("name", "seed", "data.seed", "resume", "output_dir", "logger", "callbacks.checkpoint"),
+            *("callbacks.epoch_log", "trainer.deterministic", "trainer.default_root_dir"),
+            "trainer.num_sanity_val_steps",
+        ),
+        Free.RESUME: ("trainer.max_epochs", "trainer.precision", "trainer.compile", "trainer.num_nodes"),
+        Free.RESUME | Free.SWEEP: ("hydra",),
+    }.items()
+    for key in keys
 }
 # Lightning's callbacks that only watch; a class of one's own says `changes_training = False`
 WATCHERS = (
@@ -64,7 +66,7 @@ WATCHERS = (
 
 
 def is_free(setting: str, free: Free) -> bool:
-    """Whether a setting, or the section that it is in, may do this; key: dotted, of a group with a slash."""
+    """Whether a setting, or a section that it is in, may differ there; `hydra/launcher` is in the section `hydra`."""
     parts = re.split(r"[./]", setting)
     return any(free in SETTINGS.get(".".join(parts[:length]), Free(0)) for length in range(1, len(parts) + 1))
 
@@ -135,16 +137,16 @@ class RunFolder:
             wanted = {"data": DictConfig, "model": DictConfig, "name": str, "seed": int}
             for key, kind in wanted.items():
                 if not isinstance(cfg.get(key), kind):
-                    raise ValueError(f"{key} is missing or no {'section' if kind is DictConfig else kind.__name__}")
+                    raise ValueError(f"{key} is missing or not {'a section' if kind is DictConfig else kind.__name__}")
             callbacks = cfg.get("callbacks") or {}
             if not isinstance(callbacks, dict | DictConfig) or not all(
                 isinstance(one or {}, dict | DictConfig) for one in callbacks.values()
             ):
-                raise ValueError("callbacks is no section of sections")
+                raise ValueError("callbacks is not a section of sections")
             if not cfg.name.isprintable():
                 raise ValueError("name is more than one line of text")
         except YAML_ERRORS as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)[:200] or type(error).__name__
             raise UserError(
                 f"run={self.path}: {self.config} is not a configuration of this project ({reason})"
             ) from error
@@ -177,7 +179,7 @@ class RunFolder:
         except (ValueError, OSError, RecursionError) as error:
             raise UserError(f"{problem} ({cause_of(error)})") from error
         if not isinstance(summary, dict):
-            raise UserError(f"{problem} (it is no summary of a run)")
+            raise UserError(f"{problem} (not a summary of a run)")
         if odd := [key for key, form in SUMMARY.items() if key in summary and not fits(summary[key], form)]:
             raise UserError(f"{problem} ({odd[0]} is {summary[odd[0]]!r:.40})")
         return {key: value for key, value in summary.items() if key in SUMMARY}
@@ -205,6 +207,11 @@ class RunFolder:
             reason = f"{self.metrics} cannot be read ({cause_of(error)})"
             raise UserError(f"{reason}: remove it to do without its curves") from error
         return [row | {"epoch": int(row["epoch"])} for row in rows]
+
+
+def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:
+    """Hydra's record of the settings of the command line, or of those of Hydra itself, as they were written."""
+    return OmegaConf.to_container(hydra.overrides[kind], resolve=False)
 
 
 def shown(path: str | Path) -> str:

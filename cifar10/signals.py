@@ -1,4 +1,8 @@
-"""Signals that end a program: the first lets a training step finish and be saved, the second stops at once."""
+"""Signals that end a program: the first lets a training step finish and be saved, the second stops at once.
+
+Lightning has no such thing: on SIGINT it stops without saving, on SIGTERM it raises in mid-step, and under Slurm it
+saves in mid-step, so that a resumed run would not end in the same bits.
+"""
 
 import contextlib
 import os
@@ -10,9 +14,9 @@ REQUEUE = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()  # Slurm's, as
 
 
 class Interrupted(SystemExit):
-    """What a signal raises; the exit code is the conventional one, 128 + the signal's number.
+    """Raised by a signal; the exit code is the conventional one, 128 + the signal's number.
 
-    No Exception: nothing that handles errors, and no sweep, goes on behind it.
+    Not an Exception: no error handler and no sweep carries on after it.
     """
 
     def __init__(self, signum: int):
@@ -21,10 +25,10 @@ class Interrupted(SystemExit):
 
 
 class Signals:
-    """What becomes of SIGINT (Ctrl-C) and SIGTERM while `watched`.
+    """What SIGINT (Ctrl-C) and SIGTERM do while `watched`.
 
-    Where nothing is held, the first raises Interrupted. While `hold` is set, it is noted in `received` for whoever
-    holds to act upon. The second ends the process by itself, even in the middle of an operation.
+    The first raises Interrupted, or, while `hold` is set, is noted in `received` for the holder to act upon. The second
+    ends the process, even in the middle of an operation.
     """
 
     def __init__(self) -> None:
@@ -34,7 +38,7 @@ class Signals:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():  # where Python has no signals
+        if threading.current_thread() is not threading.main_thread():  # the only one that gets signals
             yield
             return
         self.received, self.hold, self.watching = None, False, (signal.SIGINT, signal.SIGTERM)
@@ -54,7 +58,7 @@ class Signals:
             self.listen()
 
     def listen(self) -> None:
-        """Take the signals (back from Lightning, which puts its own handler in front)."""
+        """Install our handler, again in front of Lightning's."""
         if self.received is None:
             for signum in self.watching:
                 signal.signal(signum, self._handle)
@@ -72,7 +76,7 @@ class Signals:
 
 
 def say(line: str) -> None:
-    """Print to stderr as a signal handler may: it can come while another line is being printed."""
+    """Print to stderr in a way that is safe in a signal handler, which may interrupt another print."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{line}\n".encode())
 

@@ -44,7 +44,7 @@ def read_list(file: Path) -> list[str]:
     except YAML_ERRORS as error:
         raise UserError(f"{file} cannot be read as a list of settings ({cause_of(error)})") from error
     if not all(isinstance(override, str) for override in overrides):
-        raise UserError(f"{file} cannot be read as a list of settings (it is no list of text)")
+        raise UserError(f"{file} cannot be read as a list of settings (not a list of text)")
     return overrides
 
 
@@ -62,7 +62,7 @@ def check_environment(key: str, value: object) -> None:
 def fits(value: object, form: object) -> bool:
     """Whether a value read from JSON has a form: a type, a tuple of forms, [form of every item], {key: form}.
 
-    A float may be a whole number or NaN; numbers lie from 0 to 1e18. A dict may lack keys.
+    A float may be a whole number or NaN; numbers lie from 0 to 1e24. A dict may lack keys.
     """
     if isinstance(form, tuple):
         return any(fits(value, one) for one in form)
@@ -71,7 +71,7 @@ def fits(value: object, form: object) -> bool:
     if isinstance(form, list):
         return isinstance(value, list) and all(fits(item, form[0]) for item in value)
     if form in (int, float):
-        return isinstance(value, int | form) and not isinstance(value, bool) and (0 <= value < 1e18 or value != value)
+        return isinstance(value, int | form) and not isinstance(value, bool) and (0 <= value < 1e24 or value != value)
     return value is None if form is None else isinstance(value, form)
 
 
@@ -107,20 +107,24 @@ def override_fault(override: str) -> str:
     return text_fault(key, value)
 
 
-def setting_faults(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, reason) of everything in a stored configuration that must not be used unseen."""
+def setting_faults(value: object, key: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted key, text, reason) of everything in a stored configuration that must not be used unseen."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from setting_faults(item, f"{key}.{name}".lstrip("."))
-    elif key.partition(".")[0] in ("hydra", "defaults"):
-        yield key, "it is one of Hydra's own settings"
-    elif isinstance(value, list):
+    elif isinstance(value, list) and key != "defaults":
         for item in value:
             yield from setting_faults(item, key)
-    elif isinstance(value, str) and key.rpartition(".")[2] == "_target_" and not is_own_class(value):
-        yield key, NO_CLASS
-    elif isinstance(value, str) and (reason := text_fault(key, value)):
-        yield key, reason
+    elif reason := setting_fault(key, value):
+        yield key, str(value), reason
+
+
+def setting_fault(key: str, value: object) -> str:
+    if key.partition(".")[0] in ("hydra", "defaults"):
+        return "it is one of Hydra's own settings"
+    if not isinstance(value, str):
+        return ""
+    return text_fault(key, value) or (NO_CLASS if key.endswith("_target_") and not is_own_class(value) else "")
 
 
 def text_fault(key: str, value: str) -> str:

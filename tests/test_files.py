@@ -33,7 +33,7 @@ def test_an_error_leaves_the_file_of_before_and_nothing_else(tmp_path):
 
 def test_what_cannot_be_written_is_named(tmp_path):
     (tmp_path / "a").write_text("old")
-    full = r"a cannot be written \(No space left on device\); the file of before"
+    full = r"a cannot be written \(No space left on device\); the previous file"
     with pytest.raises(UserError, match=full), atomic_write(tmp_path / "a"):
         raise OSError(28, os.strerror(28))
     with pytest.raises(UserError, match="nowhere/a cannot be written"), atomic_write(tmp_path / "nowhere" / "a"):

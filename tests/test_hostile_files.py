@@ -20,8 +20,7 @@ import torchvision
 from omegaconf import OmegaConf
 from PIL import Image
 
-from cifar10.commandline.command import resume_arguments
-from cifar10.commandline.resume import check_overrides
+from cifar10.commandline.resume import resume_run
 from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
 from cifar10.data.sources.cifar10 import CIFAR10
 from cifar10.data.sources.cifar101 import CIFAR101
@@ -31,6 +30,8 @@ from cifar10.evaluation import finished_runs as finished
 from cifar10.evaluation import predictions, robustness
 from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
 from cifar10.report.scores import score
+from cifar10.sweeps import jobs
+from cifar10.untrusted import check_overrides
 
 pytestmark = pytest.mark.promise("hostile files")
 BATCHES = "cifar-10-batches-py"
@@ -87,7 +88,7 @@ def evaluation_refused(run, words):
 
 def resume_refused(run, words):
     with pytest.raises(UserError, match=words) as caught:
-        resume_arguments([f"resume={run}"])
+        resume_run(run, [])
     assert "\n" not in str(caught.value)
 
 
@@ -592,14 +593,7 @@ TARGETS = [
 @pytest.mark.parametrize(("key", "value"), TARGETS, ids=[f"{k}={v!r}" for k, v in TARGETS])
 def test_a_run_whose_configuration_has(run, marker, monkeypatch, key, value):
     monkeypatch.setenv("SECRET", "the-secret")
-    file = run / ".hydra" / "config.yaml"
-    cfg = OmegaConf.to_container(OmegaConf.load(file))
-    *above, last = key.split(".")
-    node = cfg
-    for name in above:
-        node = node[name]
-    node[last] = value
-    OmegaConf.save(OmegaConf.create(cfg), file)
+    store(run, key, value)
     line = evaluation_refused(run, "its configuration|not a configuration|run: data|run: callbacks")
     assert "the-secret" not in line
 
@@ -637,6 +631,7 @@ def test_a_run_whose_settings_are(run, marker, name, text):
     (run / ".hydra" / f"{name}.yaml").write_text(text)
     if name == "config":
         evaluation_refused(run, "config.yaml is not a configuration")
+        resume_refused(run, "config.yaml is not a configuration")
     else:
         resume_refused(run, "overrides.yaml cannot be read as a list of settings")
 
@@ -661,7 +656,7 @@ OVERRIDES = [
     "+callbacks.evil=${oc.${x}:1}",
     "hydra.run.dir=/somewhere/else",
     "+hydra.run.dir=/somewhere/else",
-    "++hydra.sweep.dir=/somewhere/else",
+    "++hydra.output_subdir=/somewhere/else",
     "hydra/launcher=joblib",
     "+hydra/callbacks=evil",
     "~hydra.run",
@@ -691,21 +686,94 @@ OVERRIDES = [
 ]
 
 
+@pytest.fixture
+def sweep(tmp_path):
+    """A function that makes the folder of a sweep that was started with these overrides."""
+
+    def make(overrides):
+        (tmp_path / "sweep" / jobs.NOTES).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sweep" / jobs.NOTES / jobs.OVERRIDES).write_text(json.dumps(overrides))
+        return tmp_path / "sweep"
+
+    return make
+
+
 @pytest.mark.parametrize("override", OVERRIDES, ids=[f"override {o!r}" for o in OVERRIDES])
-def test_a_run_to_be_resumed_that_was_started_with(run, marker, override):
-    file = run / ".hydra" / "overrides.yaml"
-    OmegaConf.save(OmegaConf.create([*OmegaConf.load(file), override]), file)
-    resume_refused(run, "overrides.yaml holds .* is not taken from a file")
+def test_a_sweep_to_be_resumed_that_was_started_with(sweep, marker, override):
+    with pytest.raises(UserError, match=r"overrides holds .* is not taken from a file") as caught:
+        jobs.resume_sweep(sweep(["data=shapes", override]), [])
+    assert "\n" not in str(caught.value)
 
 
-def test_settings_that_are_not_replayed_end_the_command(command, run, tmp_path, marker, record_property):
-    file = run / ".hydra" / "overrides.yaml"
-    honest, before = list(OmegaConf.load(file)), sorted(tmp_path.rglob("*"))
+STORED = [
+    ("trainer._target_", "os.system"),
+    ("trainer._target_", "pytorch_lightning.trainer.trainer.os.system"),
+    ("trainer._target_", "pytorch_lightning.seed_everything"),
+    ("trainer._target_", "cifar10.files.sync"),
+    ("trainer._target_", "cifar10.no_such_module.X"),
+    ("trainer._target_", "${x}"),
+    ("callbacks.timer._target_", "os.mkdir"),
+    ("callbacks.evil", {"_target_": "os.mkdir", "path": "executed"}),
+    ("callbacks.evil", {"a": [{"_target_": "os.mkdir", "path": "executed"}]}),
+    ("logger.save_dir", {"_target_": "os.mkdir", "path": "executed"}),
+    ("callbacks.evil", {"a": "${oc.create:{_target_:os.mkdir,path:executed}}"}),
+    ("callbacks.evil", {"a": "${oc.decode:'{_tar${x}get_: os.mkdir, path: executed}'}"}),
+    ("callbacks.evil", {"a": "${oc.${x}:1}"}),
+    ("hydra", {"callbacks": {"evil": {"_target_": "os.mkdir", "path": "executed"}}}),
+    ("hydra.run.dir", "/somewhere/else"),
+    ("defaults", ["/evil"]),
+    ("defaults", [{"hydra/callbacks": "evil"}]),
+    ("output_dir", "/somewhere/else"),
+    ("output_dir", "../elsewhere"),
+    ("callbacks.epoch_log.path", "/somewhere/else/.bashrc"),
+    ("callbacks.checkpoint.dirpath", "../../elsewhere"),
+    ("callbacks.checkpoint.filename", "'../../../evil'"),
+    ("trainer.default_root_dir", "~/evil"),
+]
+
+
+def store(run, key, value):
+    """Put a value into the stored configuration of a run."""
+    file = run / ".hydra" / "config.yaml"
+    cfg = node = OmegaConf.to_container(OmegaConf.load(file))
+    *above, last = key.split(".")
+    for name in above:
+        node = node.setdefault(name, {})
+    node[last] = value
+    OmegaConf.save(OmegaConf.create(cfg), file)
+
+
+@pytest.mark.parametrize(("key", "value"), STORED, ids=[f"stored {k}={v!r}" for k, v in STORED])
+def test_a_run_to_be_resumed_that_has_stored(run, marker, key, value):
+    store(run, key, value)
+    resume_refused(
+        run, r"config.yaml holds .* is not taken from a file|config.yaml is not .* \(.* reads the environment"
+    )
+
+
+def test_what_is_beside_the_stored_settings_is_not_read(command, run, tmp_path, marker, record_property):
+    record_property("tried", "a group of settings beside a run's stored ones")
+    for name in ("command", "train", "hydra/callbacks/evil"):
+        file = run / ".hydra" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("# @package hydra.callbacks\nevil: {_target_: os.mkdir, path: executed}\n")
+    config = run / ".hydra" / "config.yaml"
+    config.write_text("# @package hydra\n" + config.read_text())
+    assert command("train.py", "resume=run", "trainer.max_epochs=2") == 0, command.err
+
+
+def test_settings_that_are_not_taken_from_a_file_end_the_command(command, run, sweep, tmp_path, record_property):
     for override in ("+callbacks.evil={_target_:os.mkdir,path:executed}", "hydra/launcher=evil", "-m", "a=1\nb=2"):
-        OmegaConf.save(OmegaConf.create([*honest, override]), file)
-        refused(command, "train.py", "resume=run", words=f"{Path('run/.hydra/overrides.yaml')} holds ")
+        sweep(["data=shapes", override])
+        before = sorted(tmp_path.rglob("*"))
+        refused(command, "train.py", "resume=sweep", words="sweep/.jobs/overrides holds ")
         assert sorted(tmp_path.rglob("*")) == before
         record_property("tried", f"from the command line: override {override!r}")
+    store(run, "callbacks.evil", {"_target_": "os.mkdir", "path": "executed"})
+    before = sorted(tmp_path.rglob("*"))
+    refused(command, "train.py", "resume=run", words="run/.hydra/config.yaml holds ")
+    assert sorted(tmp_path.rglob("*")) == before
+    record_property("tried", "from the command line: a stored class")
 
 
 @pytest.mark.parametrize("content", ["a: 1", "- 1", "- [seed=1]", "text", "- null"])
@@ -728,16 +796,24 @@ def test_honest_overrides_are_replayed(tmp_path, record_property):
         "+callbacks.swa={_target_:pytorch_lightning.callbacks.StochasticWeightAveraging,swa_lrs:0.1}",
         "logger._target_=pytorch_lightning.loggers.CSVLogger",
         "callbacks.checkpoint.filename=other",
+        *("hydra.sweep.subdir=${hydra:job.override_dirname}", "hydra.job.config.override_dirname.kv_sep=:"),
     ]
     check_overrides(tmp_path / "overrides.yaml", honest)
 
 
 def test_a_class_of_ones_own_is_given_again_by_hand(command, run, tmp_path, record_property):
     record_property("tried", "what is refused from the file may be given again")
-    file, key = run / ".hydra" / "overrides.yaml", "callbacks.checkpoint.dirpath"
-    OmegaConf.save(OmegaConf.create([*OmegaConf.load(file), f"{key}=/somewhere/else"]), file)
+    key = "callbacks.checkpoint.dirpath"
+    store(run, key, "/somewhere/else")
     arguments = ["resume=run", f"{key}={run}/checkpoints", "trainer.max_epochs=2"]
     assert command("train.py", *arguments) == 0, command.err
+
+
+def test_a_class_given_again_by_hand_takes_nothing_from_the_file(command, run, marker, record_property):
+    record_property("tried", "a class given again by hand, with the file's arguments")
+    store(run, "callbacks.mine", {"_target_": "os.mkdir", "monitor": "val/los"})
+    mine = "+callbacks.mine={_target_: pytorch_lightning.callbacks.LearningRateMonitor}"
+    assert command("train.py", "resume=run", mine, "trainer.max_epochs=2") == 0, command.err
 
 
 # --- what a report shows

@@ -170,7 +170,7 @@ def test_a_damaged_checkpoint_is_one_line_and_the_best_one_goes_on(command, tiny
     assert (tmp_path / "run" / "run.json").is_file()
     last.unlink()
     assert command("train.py", "resume=run", "trainer.max_epochs=2") == 0
-    assert "last.ckpt is not there: going on from best.ckpt" in command.out
+    assert "last.ckpt does not exist: going on from best.ckpt" in command.out
 
 
 def test_a_run_that_had_no_checkpoint_yet_begins_again(command, tiny, tmp_path):
@@ -185,7 +185,7 @@ def test_a_folder_is_one_process_s_at_a_time(command, tiny, tmp_path):
     assert command("train.py", *tiny, "hydra.run.dir=run") == 0
     with locked(tmp_path / "run" / ".lock"):
         assert command("train.py", "resume=run", "trainer.max_epochs=2") == 1
-    assert command.err == "error: run: another process trains in this folder; wait for it, or stop it first\n"
+    assert command.err == "error: run: another process is training in this folder; wait for it, or stop it first\n"
 
 
 def test_a_run_that_stopped_early_has_nothing_left(command, tiny, tmp_path):
@@ -194,7 +194,7 @@ def test_a_run_that_stopped_early_has_nothing_left(command, tiny, tmp_path):
     epochs = json.loads((tmp_path / "run" / "run.json").read_text())["epochs"]
     assert epochs == 2
     assert command("train.py", "resume=run") == 0
-    assert "nothing left to train: it had come to its own end" in command.out
+    assert "nothing left to train: the run ended by callbacks" in command.out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["epochs"] == epochs
 
 
@@ -254,7 +254,6 @@ MISTAKES = {
     ),
     "validation beyond the epoch": (["+trainer.val_check_interval=3"], "trainer.val_check_interval=3"),
     "validation by the clock": (["+trainer.val_check_interval={seconds: 1}"], "trainer.val_check_interval={"),
-    "a run without a checkpoint": (["+trainer.fast_dev_run=true"], "trainer.fast_dev_run: leaves no checkpoint"),
     "a bare run": (["+trainer.barebones=true"], "trainer.barebones: leaves no checkpoint"),
     "no checkpoint at all": (["callbacks.checkpoint=null"], "callbacks.checkpoint: is needed"),
     "logging every 0 steps": (["trainer.log_every_n_steps=0"], "trainer.log_every_n_steps=0"),
@@ -281,7 +280,7 @@ MISTAKES = {
     "a number for a path": (["output_dir=1"], "output_dir=1: must be text"),
     "a callback as a value": (["callbacks.dashboard=3"], "callbacks.dashboard=3: is a section"),
     "a logger as a value": (["logger=1"], "logger=1: is a section"),
-    "callbacks of the trainer": (["+trainer.callbacks=[]"], "trainer.callbacks: is what the section callbacks makes"),
+    "callbacks of the trainer": (["+trainer.callbacks=[]"], "trainer.callbacks: is made from the section callbacks"),
     "a bar of 0.5": (["trainer.enable_progress_bar=0.5"], "trainer.enable_progress_bar=0.5: must be true or false"),
     "text for a choice": (
         ["trainer.deterministic=0x10"],
@@ -317,8 +316,8 @@ MISTAKES = {
     "a value left open": (["data.flip=???"], "data.flip"),
     "a reference to nothing": (["data.flip=${nowhere}"], "data.flip: Interpolation key 'nowhere' not found"),
     "an environment variable not set": (["data.flip=${oc.env:NOWHERE}"], "data.flip: KeyError"),
-    "an open quote": (["data.root='"], "data.root=': no setting that Hydra can read"),
-    "an open list": (["model.widths=[1"], "model.widths=[1: no setting that Hydra can read"),
+    "an open quote": (["data.root='"], "data.root=': not a setting that Hydra can read"),
+    "an open list": (["model.widths=[1"], "model.widths=[1: not a setting that Hydra can read"),
     "no such flag": (["--fast"], "unrecognized arguments: --fast; settings are KEY=VALUE"),
     "no such mode": (["hydra.mode=FAST"], "Invalid value 'FAST'"),
     "verbose as a number": (["hydra.verbose=3"], "see --hydra-help"),

@@ -1,4 +1,4 @@
-"""A folder belongs to one process at a time: it is taken before Hydra writes anything into it."""
+"""A folder belongs to one process at a time: it is locked before Hydra writes anything into it."""
 
 import contextlib
 import itertools
@@ -14,19 +14,19 @@ from cifar10.commandline.error_messages import fail
 from cifar10.errors import UserError
 from cifar10.files import locked, remove_leftovers
 from cifar10.processes import is_worker
-from cifar10.run_folder import RunFolder, quoted
+from cifar10.run_folder import RunFolder, overrides_of, quoted
 from cifar10.sweeps.summary import SweepNotes
 from cifar10.untrusted import key_of
 
 
 class ClaimFolder(Callback):
-    """Called by Hydra before it makes the folder of a run or of a sweep, which may still be another one.
+    """Locks the folder of a run or of a sweep until the command ends; Hydra calls it before it makes the folder.
 
-    The folder is locked until the command ends. One that was not named on the command line and exists already, as of
-    two runs that began in the same second, is replaced by a new one.
+    Where the folder was not named on the command line and exists already, because two runs began in the same second,
+    the second one gets a folder with a number.
     """
 
-    held = contextlib.ExitStack()  # of this process
+    held = contextlib.ExitStack()  # the locks of this process
 
     def on_run_start(self, config: DictConfig, **kwargs: object) -> None:
         claim(config, "hydra.run.dir", resumed=bool(config.get("resume")))
@@ -37,23 +37,24 @@ class ClaimFolder(Callback):
 
 @contextlib.contextmanager
 def claims_released() -> Iterator[None]:
-    """Give up, at the end, every folder that was claimed within; those made for it that are empty go again."""
+    """Release, at the end, every folder that was claimed within; those made for it are removed if they are empty."""
     try:
         yield
     finally:
         ClaimFolder.held.close()
+        HydraConfig.instance().cfg = None
 
 
 def claim(config: DictConfig, key: str, resumed: bool) -> None:
-    """Make and lock the folder of a setting; ends the program in a line where another process has it.
+    """Make and lock the folder that a setting names; ends the program with a line if another process has it.
 
-    A run's folder that holds a run already is refused as well, unless it is resumed.
+    A folder that holds a run is refused as well, unless the run is resumed.
     """
-    if is_worker:  # of a run whose first process has its folder
+    if is_worker:  # rank 0 has the folder
         return
-    named = resumed or any(key_of(override) == key for override in config.hydra.overrides.hydra)
+    named = resumed or any(key_of(override) == key for override in overrides_of(config.hydra, "hydra"))
     try:
-        HydraConfig.instance().set_config(config)  # for ${hydra:...}; Hydra does it a little later
+        HydraConfig.instance().set_config(config)  # for ${hydra:...}
         folder = Path(str(OmegaConf.select(config, key)))
         folder = make(folder) if named else make_another(folder)
         busy = f"{RunFolder(folder)}: another process is training in this folder; wait for it, or stop it first"
@@ -64,13 +65,13 @@ def claim(config: DictConfig, key: str, resumed: bool) -> None:
                 raise UserError(f"hydra.run.dir={folder}: holds a run already; {way}")
             remove_leftovers(folder)
         elif not resumed:
-            for lock in folder.glob("*/**/.lock"):  # of a single job that somebody resumes
+            for lock in folder.glob("*/**/.lock"):  # of a job that is resumed by itself
                 with locked(lock, busy):
                     pass
-    except UserError as error:  # Hydra would take an exception of a callback for a warning
+    except UserError as error:  # Hydra turns an exception in a callback into a warning
         fail(error)
     except (OSError, OmegaConfBaseException):
-        return  # Hydra meets it as well, and reports it
+        return  # Hydra runs into it as well, and reports it
     if not named:
         with flag_override(config.hydra, ["readonly", "struct"], False):
             OmegaConf.update(config, key, str(folder))
@@ -78,7 +79,7 @@ def claim(config: DictConfig, key: str, resumed: bool) -> None:
 
 
 def make(folder: Path, exist_ok: bool = True) -> Path:
-    """Make a folder; what was made is removed again at the end of the command if it is empty."""
+    """Make a folder, to be removed at the end of the command if it is empty."""
     for place in reversed([folder, *folder.parents]):
         with contextlib.suppress(FileExistsError):
             place.mkdir()
@@ -90,7 +91,7 @@ def make(folder: Path, exist_ok: bool = True) -> Path:
 
 
 def make_another(folder: Path) -> Path:
-    """Make a folder that did not exist: the one of this name, or of this name with a number."""
+    """Make a folder that did not exist: of this name, or of this name with a number."""
     for number in itertools.count(1):
         with contextlib.suppress(FileExistsError):
             return make(folder if number == 1 else folder.with_name(f"{folder.name}_{number}"), exist_ok=False)

@@ -3,7 +3,6 @@
 Imports nothing heavier than Hydra, so that `--help` and `--cfg job` answer at once.
 """
 
-import contextlib
 import logging
 import os
 import signal
@@ -18,21 +17,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.commandline import slurm
-from cifar10.commandline.claim import claims_released
+from cifar10.commandline.claim import claims_released, remove_if_empty
 from cifar10.commandline.error_messages import CONF, check_added, fail, in_a_line, is_known, quiet_threads
 from cifar10.commandline.resume import STORED, resume_run, resumed_folder, split
 from cifar10.errors import FolderBusy
 from cifar10.machine import keep_freed_memory
 from cifar10.processes import SWEEP, is_worker, rank_zero_ends, sweep_arguments
-from cifar10.run_folder import quoted
+from cifar10.run_folder import RunFolder, quoted
 from cifar10.signals import REQUEUE, Interrupted, signals
 from cifar10.sweeps.jobs import is_sweep, resume_sweep, taken_up
 from cifar10.sweeps.summary import summarised
 
 log = logging.getLogger(__name__)
 
-TRACEBACKS = "CIFAR10_TRACEBACKS"  # the environment variable in which a command's own processes find what was asked for
-PATHS = ("data.root", "data_root", "model.weights", "resume")  # settings that are paths from where the command starts
+TRACEBACKS = "CIFAR10_TRACEBACKS"  # an environment variable: whether the user of this command set HYDRA_FULL_ERROR=1
+PATHS = ("data.root", "data_root", "model.weights", "resume")  # relative to where the command was started
 
 
 class Command:
@@ -88,22 +87,24 @@ class Command:
     def job(self, cfg: DictConfig) -> object:
         """One run, or one job of a sweep; Hydra calls it with the composed configuration."""
         self.composed, own = True, HydraConfig.get()
-        sweep, used = own.mode == RunMode.MULTIRUN, False
+        sweep, keep = own.mode == RunMode.MULTIRUN, bool(cfg.get("resume"))
         if is_worker:  # rank 0 says all this
             logging.getLogger().setLevel(logging.ERROR)
         if sweep:
             os.environ[SWEEP] = str(Path(own.sweep.dir).absolute())
         try:
-            log.info("loading PyTorch and Lightning")  # takes a few seconds
             check_added(cfg, own, self.config_name)
             if self.config_name == "train":
                 slurm.note(self.arguments, own)
             if own.job.chdir:
                 make_absolute(cfg, own.runtime.cwd)
             with signals.watched(), taken_up(cfg) as result:
-                return self.function(cfg) if result is None else result
+                if result is not None:
+                    return result
+                log.info("loading PyTorch and Lightning")  # takes a few seconds
+                return self.function(cfg)
         except Exception as error:
-            used = isinstance(error, FolderBusy) or not is_known(error)
+            keep = keep or isinstance(error, FolderBusy) or not is_known(error)
             if not is_known(error) and sweep:  # a bug
                 log.exception("this job has crashed")  # at its end the sweep shows only the first one
             if self.tracebacks or not is_known(error):
@@ -112,8 +113,8 @@ class Command:
                 raise in_a_line(error, self.config_name) from None  # Hydra goes on, and raises it again at the end
             fail(in_a_line(error, self.config_name))
         finally:
-            if not used:
-                remove_unused_folder()
+            if not keep:
+                remove_unused_folder(own)
 
 
 def make_absolute(cfg: DictConfig, start: str) -> None:
@@ -124,18 +125,15 @@ def make_absolute(cfg: DictConfig, start: str) -> None:
             OmegaConf.update(cfg, key, os.path.join(start, path))
 
 
-def remove_unused_folder() -> None:
-    """Remove from the job's folder what Hydra put there, if nothing else lies in it."""
-    own = HydraConfig.get()
-    if is_worker or (own.output_subdir is None and own.mode == RunMode.RUN):  # not a folder of this job's own
-        return
+def remove_unused_folder(own: DictConfig) -> None:
+    """Remove from the job's folder what Hydra put there, if nothing else lies in it; own: Hydra's configuration."""
     folder = Path(own.runtime.output_dir)
-    log_file = folder / f"{own.job.name}.log"
-    if set(folder.iterdir()) - {folder / ".hydra", log_file, folder / ".lock"}:
+    if is_worker or folder == Path(own.runtime.cwd):
         return
-    for file in [*folder.glob(".hydra/*.yaml"), log_file]:
+    settings, log_file = folder / (own.output_subdir or ".hydra"), folder / f"{own.job.name}.log"
+    if set(folder.glob("*")) - {settings, log_file, RunFolder(folder).lock}:
+        return
+    for file in [*settings.glob("*.yaml"), log_file]:
         file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # something else lies there: it stays
-        (folder / ".hydra").rmdir()
-        if own.mode == RunMode.MULTIRUN:
-            folder.rmdir()
+    for empty in [settings] + [folder] * (own.mode == RunMode.MULTIRUN):  # a run's folder goes with its lock
+        remove_if_empty(empty)

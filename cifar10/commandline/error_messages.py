@@ -19,8 +19,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import UserError, cause_of, one_line
 from cifar10.processes import rank_zero_ends
+from cifar10.run_folder import overrides_of
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -45,7 +46,7 @@ def in_a_line(error: Exception, config_name: str) -> UserError:
 def fail(error: UserError) -> NoReturn:
     """End the program with the error's line and exit code; a worker is silent where rank 0 has said it."""
     if not rank_zero_ends():
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        print("error:", one_line(error), file=sys.stderr)
     sys.exit(error.exit_code)
 
 
@@ -60,7 +61,7 @@ def explain(error: Exception, config_name: str) -> str:
         )
     if isinstance(error, OverrideParseException):
         way = "write KEY=VALUE, and text with special characters as 'KEY=\"TEXT\"'"
-        return f"{one_line(error.override)}: not a setting that Hydra can read; {way}"
+        return f"{without_hints(error.override)}: not a setting that Hydra can read; {way}"
     if lacks_memory(error):
         return f"not enough memory ({cause_of(error)}); try a smaller data.batch_size, data.image_size or model"
     if isinstance(error, OSError):
@@ -73,7 +74,7 @@ def explain(error: Exception, config_name: str) -> str:
     key = getattr(cause, "full_key", None)
     if key and "is not in struct" in str(cause):
         return f"{key}: {unknown(key, config_name)}"
-    message, reason = "" if isinstance(error, AssertionError) else one_line(error), one_line(error.__cause__)
+    message, reason = "" if isinstance(error, AssertionError) else without_hints(error), without_hints(error.__cause__)
     message = message if reason in message else f"{message}: {reason}"
     if message.startswith("Config group override"):
         message = f"{' '.join(choices())}: {message}"
@@ -81,7 +82,7 @@ def explain(error: Exception, config_name: str) -> str:
     return f"{key}: {message}" if key and key not in message else message
 
 
-def one_line(error: object) -> str:
+def without_hints(error: object) -> str:
     """The message without what Hydra and OmegaConf add for programmers."""
     added = ("full_key:", "object_type=", "reference_type=", "See ")
     lines = (line.strip() for line in ("" if error is None else str(error)).splitlines())
@@ -95,6 +96,8 @@ def choices() -> list[str]:
 
 def unknown(key: str, config_name: str) -> str:
     """What to do about a key of the command line that the configuration lacks."""
+    if key == "ckpt_path":
+        return "no such setting; resume=RUN goes on with a run"
     for argument in sys.argv[1:]:
         removed = argument.partition("=")[0]
         if removed.startswith("~") and f"{key}.".startswith(f"{removed[1:]}."):
@@ -105,14 +108,12 @@ def unknown(key: str, config_name: str) -> str:
     known = [name for name in (cfg if "." not in key else flatten(cfg)) if name != key]
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
-    if key == "ckpt_path":
-        near = ["resume"]
     return "no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
 
 
 def check_added(cfg: DictConfig, hydra_cfg: DictConfig, config_name: str) -> None:
     """UserError for a setting that was added at the top level, where nothing would read it."""
-    for override in hydra_cfg.overrides.task:
+    for override in overrides_of(hydra_cfg):
         key = override.partition("=")[0]
         if key.startswith("+") and re.fullmatch(r"\w+", key.lstrip("+")) and key.lstrip("+") in cfg:
             key = key.lstrip("+")

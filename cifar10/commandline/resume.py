@@ -6,6 +6,7 @@ Imports nothing heavier than Hydra.
 """
 
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from cifar10.errors import UserError
+from cifar10.processes import is_worker
 from cifar10.run_folder import Free, RunFolder, is_free, quoted
 from cifar10.untrusted import key_of, read_list, refusal, setting_faults
 
@@ -46,17 +48,19 @@ def resume_run(folder: Path, settings: Sequence[str]) -> list[str]:
     stored = OmegaConf.to_container(run.read_config(), resolve=False)
     read_list(run.overrides)
     given = [setting for setting in settings if key_of(setting) not in ("resume", *PLACE)]
-    keys, faults = {key_of(setting) for setting in given}, dict(setting_faults(stored))
-    refused = {section for key in faults for section in above(key)}  # may be given again by hand
-    if other := sorted(key for key in keys - refused if not is_free(key, Free.RESUME)):
-        raise UserError(
-            f"{other[0]}: a resumed run keeps its own settings; trainer.max_epochs can change, and where it runs"
-            " (trainer.devices, data.root, ...)"
-        )
-    for key in keys & refused:
-        remove(stored, key)
-    for key, reason in setting_faults(stored):
-        raise refusal(run.config, f"{key}={OmegaConf.select(OmegaConf.create(stored), key)}", reason)
+    given = [re.sub(r"^\+(?=[\w.]+=)", "++", setting) for setting in given]  # the stored settings may have it already
+    refused = {section for key, *_ in setting_faults(stored) for section in above(key)}  # may be given again by hand
+    for setting in given:
+        key = key_of(setting)
+        if key in refused:
+            take_out(stored, key)
+        elif not is_free(key, Free.RESUME) and not is_worker:  # for rank 0 may have stored what was given again
+            raise UserError(
+                f"{key}: a resumed run keeps its own settings; trainer.max_epochs can change, and where it runs"
+                " (trainer.devices, data.root, ...)"
+            )
+    for key, value, reason in setting_faults(stored):
+        raise refusal(run.config, f"{key}={value}", reason)
     ConfigStore.instance().store(STORED, {"defaults": ["command", "_self_"], **stored})
     # The run's settings are written once it trains: a mistake in `given` must not change what the run says of itself.
     place = (quoted(folder), quoted(folder), "null", "RUN")
@@ -69,11 +73,12 @@ def above(key: str) -> list[str]:
     return [".".join(parts[: length + 1]) for length in range(len(parts))]
 
 
-def remove(tree: dict, key: str) -> None:
+def take_out(tree: dict, key: str) -> None:
+    """Set a key of nested dicts to null."""
     *sections, last = key.split(".")
     for section in sections:
-        tree = tree.get(section, {})
-    tree.pop(last, None)
+        tree = tree[section] if isinstance(tree.get(section), dict) else {}
+    tree[last] = None
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

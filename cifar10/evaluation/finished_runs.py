@@ -1,6 +1,7 @@
 """Finished runs: found, and rebuilt from their folders."""
 
 import importlib
+import inspect
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.errors import UserError
+from cifar10.errors import UserError, one_line
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import RunFolder, recipe
@@ -22,6 +23,10 @@ from cifar10.training.checks import check_devices
 from cifar10.training.instantiate import check_values, make
 
 log = logging.getLogger(__name__)
+
+# classes of earlier versions, and what their settings build today
+RENAMED = {"cifar10.models.cnn.ScratchCNN": "cifar10.models.scratch.ScratchClassifier"}
+KERAS_CNN, OF_THE_CNN = "cifar10.models.networks.cnn.CNN", ("widths", "hidden", "dropout")
 
 
 @dataclass
@@ -37,7 +42,7 @@ class Settings:
     @cached_property
     def device(self) -> torch.device:
         if self.accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
-            raise UserError(f"accelerator={self.accelerator}: must be one of auto, cpu, gpu, mps")
+            raise UserError(f"accelerator={self.accelerator}: must be one of auto, cpu, gpu, cuda, mps")
         try:
             check_devices(self.accelerator, 1)
         except UserError as error:
@@ -49,7 +54,7 @@ class Settings:
 
 @dataclass
 class FinishedRun:
-    """A run that has finished: its folder, its configuration, and what it said of itself in run.json."""
+    """A run that has finished: its folder, its configuration, and its run.json."""
 
     folder: Path
     cfg: DictConfig
@@ -63,14 +68,16 @@ class FinishedRun:
     def rebuild(self, settings: Settings) -> tuple[CIFAR10DataModule, ImageClassifier]:
         """The run's own data and its model with the checkpoint's weights. Only classes of this project are built.
 
-        Raises UserError where the configuration or the checkpoint does not fit this version of the project.
+        Raises UserError if the configuration or the checkpoint does not fit this version of the project.
         """
         file = require_checkpoint(self.folder, settings.checkpoint)
         target = own_class(self.folder, self.cfg.model, ImageClassifier)
         datamodule = build_data(self.folder, self.cfg.data, settings)
-        check_values(f"{file}: model", target, OmegaConf.create(read_checkpoint(file)["hyper_parameters"]))
+        parameters = read_checkpoint(file)["hyper_parameters"]
+        renewed = renew(target, parameters)
+        check_values(f"{file}: model", target, OmegaConf.create(parameters | renewed))
         try:
-            model = target.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+            model = target.load_from_checkpoint(file, map_location="cpu", weights_only=True, **renewed)
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UserError(f"{file}: not a checkpoint of {self.cfg.model._target_} ({reason})") from error
@@ -80,8 +87,15 @@ class FinishedRun:
         return datamodule, model.eval()
 
 
+def renew(target: type, parameters: dict) -> dict[str, object]:
+    """What a checkpoint of an earlier version lacks, taken out of its parameters: those of the CNN were the model's."""
+    if "network" in parameters or "network" not in inspect.signature(target).parameters:
+        return {}
+    return {"network": {"_target_": KERAS_CNN} | {key: parameters.pop(key) for key in OF_THE_CNN if key in parameters}}
+
+
 def build_data(folder: Path, node: DictConfig, settings: Settings) -> CIFAR10DataModule:
-    """The data module of a configuration, prepared, with what the settings say in place of its own."""
+    """The prepared data module of a configuration; what the settings say takes precedence."""
     node = own_node(folder, "data", node, CIFAR10DataModule)
     given = {"root": settings.data_root, "eval_batch_size": settings.batch_size}
     try:
@@ -102,7 +116,7 @@ def check_classes(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataM
 
 
 def require_checkpoint(folder: Path, checkpoint: str) -> Path:
-    """The checkpoint's file; UserError if the run has none of that name."""
+    """The checkpoint's file; UserError if it does not exist."""
     file = RunFolder(folder).checkpoint(checkpoint)
     if not file.is_file():
         there = ", ".join(sorted(found.stem for found in file.parent.glob("*.ckpt"))) or "none"
@@ -113,7 +127,7 @@ def require_checkpoint(folder: Path, checkpoint: str) -> Path:
 def find(run: str | None, runs: object) -> list[Path]:
     """The folders meant by `run` (None: the newest under outputs/) or `runs`: runs, sweeps' folders, globs.
 
-    A sweep stands for its jobs in their order. Raises UserError if nothing is there.
+    A sweep stands for its jobs in their order. Raises UserError if nothing is found.
     """
     if run is not None and runs is not None:
         raise UserError("give run=FOLDER for one run, or 'runs=[FOLDER,...]' for several, not both")
@@ -128,7 +142,7 @@ def find(run: str | None, runs: object) -> list[Path]:
 
 
 def expand(pattern: str, key: str) -> list[Path]:
-    """The runs that a folder or a glob stands for; a folder that is none is handed on, to be refused by its name."""
+    """The runs that a folder or a glob stands for; any other folder is returned as it is, to be refused by name."""
     if not any(mark in pattern for mark in "*?["):
         folder = Path(os.path.relpath(pattern))
         return jobs(folder) if not is_run(folder) and jobs(folder) else [folder]
@@ -175,30 +189,34 @@ def open_run(folder: Path) -> FinishedRun:
 
 
 def own_class(folder: Path, node: DictConfig, base: type) -> type:
-    """The class that a stored configuration names; UserError unless it is a `base` of this project, or a kind of it."""
+    """The class that a stored configuration names; UserError unless it is `base` or a subclass in this project."""
     name, package = str(node.get("_target_")), base.__module__.rpartition(".")[0]
     module, _, last = name.rpartition(".")
     if not re.fullmatch(rf"{re.escape(package)}(\.\w+)+", name):
-        raise UserError(f"run={folder}: its configuration names {name}, which is no class of this project")
+        raise UserError(f"run={folder}: its configuration names {name}, which is not a class of this project")
     try:
         found = vars(importlib.import_module(module))[last]
     except (ImportError, KeyError) as error:
+        if name in RENAMED:
+            return own_class(folder, OmegaConf.create({"_target_": RENAMED[name]}), base)
         raise UserError(f"run={folder}: its configuration names {name}, which this version does not have") from error
     if not (isinstance(found, type) and issubclass(found, base) and found.__module__ == module):
-        raise UserError(f"run={folder}: its configuration names {name}, which is no {base.__name__} of this project")
+        raise UserError(f"run={folder}: its configuration names {name}, which is not a {base.__name__} of this project")
     return found
 
 
 def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig:
-    """A stored section as plain values to build its class from: without interpolations, and without other classes."""
+    """A stored section as plain values, without interpolations and without other classes."""
     own_class(folder, node, base)
     try:
         plain = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"run={folder}: {key}: {' '.join(str(error).split())}") from error
+        raise UserError(f"run={folder}: {key}: {one_line(error)}") from error
     for name, value in plain.items():
         items = value if isinstance(value, list) else [value]
         special = str(name).startswith("_") and name != "_target_"
         if special or any(isinstance(item, dict | list) or "${" in str(item) for item in items):
-            raise UserError(f"run={folder}: its configuration has {key}.{name}, which is no number, text or list")
+            raise UserError(
+                f"run={folder}: its configuration has {key}.{name}, which is not a number, a text or a list"
+            )
     return OmegaConf.create(plain)

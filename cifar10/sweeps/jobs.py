@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write, locked, remove_leftovers
 from cifar10.processes import is_worker
-from cifar10.run_folder import Free, RunFolder, is_free, quoted
+from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, quoted
 from cifar10.untrusted import check_overrides, key_of
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def keep_overrides(hydra: DictConfig) -> None:
     folder = Path(hydra.sweep.dir) / NOTES
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    kept = [*OmegaConf.to_container(hydra.overrides.task), *OmegaConf.to_container(hydra.overrides.hydra)]
+    kept = [*overrides_of(hydra), *overrides_of(hydra, "hydra")]
     with atomic_write(folder / OVERRIDES, "w") as file:
         json.dump(kept, file)
 
@@ -49,7 +49,7 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
     try:
         own = json.loads(stored.read_text())
         if not isinstance(own, list) or not all(isinstance(override, str) for override in own):
-            raise ValueError("it is no list of settings")
+            raise ValueError("not a list of settings")
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"resume={folder}: {stored} cannot be read ({cause_of(error)})") from error
     given = [one for one in given if key_of(one) != "resume"]
@@ -100,7 +100,7 @@ def begin(cfg: DictConfig, hydra: DictConfig, note: dict | None) -> float | None
                 file.unlink(missing_ok=True)
             shutil.rmtree(run.tensorboard, ignore_errors=True)
             if hydra.output_subdir is None:  # in a resumed sweep Hydra does not write it
-                run.write_settings(cfg, hydra.overrides.task, OmegaConf.create({"hydra": hydra}))
+                run.write_settings(cfg, overrides_of(hydra), OmegaConf.create({"hydra": hydra}))
         write_note(hydra, "unfinished")
     if run.summary.is_file():
         log.info("this job has finished before: it is left as it is")
@@ -131,7 +131,7 @@ def read_note(hydra: DictConfig) -> dict | None:
 
 
 def is_same(note: dict, hydra: DictConfig) -> bool:
-    """Whether a job is what its note says, but for what may change."""
+    """Whether a job is what its note says, apart from settings that may change."""
     one, other = (
         {key: value for key, value in of.items() if not is_free(key, Free.SWEEP)}
         for of in (note["overrides"], values_of(hydra))
@@ -141,5 +141,5 @@ def is_same(note: dict, hydra: DictConfig) -> bool:
 
 def values_of(hydra: DictConfig) -> dict[str, str]:
     """A job's overrides by key."""
-    overrides = (override.partition("=") for override in hydra.overrides.task)
+    overrides = (override.partition("=") for override in overrides_of(hydra))
     return {key.lstrip("+"): value for key, _, value in overrides}

@@ -19,7 +19,6 @@ from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.scratch import find_network
 from cifar10.training.checks import check_devices
-from cifar10.training.checks import check_settings as check_settings  # the command's first step
 from cifar10.training.instantiate import check_values, make, named
 
 log = logging.getLogger(__name__)

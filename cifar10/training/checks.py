@@ -1,4 +1,4 @@
-"""What no class of a configuration checks itself: what Lightning takes without a word, or answers in mid-training."""
+"""Settings that neither Hydra nor the class refuses: Lightning accepts them silently, or fails in mid-training."""
 
 import contextlib
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import UserError, cause_of, one_line
 
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 LEAST = {  # of whole numbers, where they are given
@@ -18,15 +18,13 @@ LEAST = {  # of whole numbers, where they are given
     "trainer.log_every_n_steps": 1,
     "trainer.check_val_every_n_epoch": 1,
     "trainer.accumulate_grad_batches": 1,
-    "trainer.num_nodes": 1,
     "trainer.num_sanity_val_steps": -1,
-    "trainer.reload_dataloaders_every_n_epochs": 0,
     "callbacks.early_stopping.patience": 1,
 }
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raise UserError for the first setting that cannot be."""
+    """UserError for the first setting that cannot work."""
     check_sections(cfg)
     seed, name = cfg.seed, cfg.name
     if not is_whole(seed) or not 0 <= seed < 2**32:
@@ -46,24 +44,24 @@ def check_settings(cfg: DictConfig) -> None:
     for name, callback in cfg.callbacks.items():
         monitor = callback and callback.get("monitor")
         if monitor and monitor not in METRICS:
-            raise UserError(f"callbacks.{name}.monitor={monitor}: no such metric; there are: {', '.join(METRICS)}")
+            raise UserError(f"callbacks.{name}.monitor={monitor}: no such metric; available: {', '.join(METRICS)}")
     check_folders(cfg)
 
 
 def check_sections(cfg: DictConfig) -> None:
-    """UserError for a value in place of a section, and for the want of one that a run cannot do without."""
+    """UserError for a value in place of a section, and for a missing section that every run needs."""
     for section in ("data", "model", "trainer", "callbacks"):
         if not isinstance(cfg.get(section), DictConfig):
             raise UserError(f"{section}={cfg.get(section)}: is a section; set {section}.KEY=VALUE, see --cfg job")
     for name in ("callbacks", "logger"):
         if name in cfg.trainer:
-            raise UserError(f"trainer.{name}: is what the section {name} makes; set {name}.KEY=VALUE there")
+            raise UserError(f"trainer.{name}: is made from the section {name}; set {name}.KEY=VALUE instead")
     optional = {"logger": cfg.get("logger")} | {f"callbacks.{name}": cfg.callbacks[name] for name in cfg.callbacks}
     for key, value in optional.items():
         if value is not None and not isinstance(value, DictConfig):
             raise UserError(f"{key}={one_line(value)}: is a section; set {key}.KEY=VALUE, or {key}=null for none")
     if cfg.callbacks.get("checkpoint") is None:
-        raise UserError("callbacks.checkpoint: is needed, for the best checkpoint is a run's result")
+        raise UserError("callbacks.checkpoint: is needed, because the best checkpoint is a run's result")
 
 
 def check_validation(trainer: DictConfig) -> None:
@@ -105,7 +103,7 @@ def check_folders(cfg: DictConfig) -> None:
 
 
 def check_folder(key: str, folder: Path) -> None:
-    """UserError unless a file can be written there; a folder that is made to see it goes again."""
+    """UserError unless a file can be written there; a folder made for the check is removed again."""
     absent = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,12 +133,8 @@ def is_number(value: object) -> bool:
     return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def one_line(value: object) -> str:
-    return " ".join(str(value).split())
-
-
 def check_devices(accelerator: str, devices: object) -> None:
-    """UserError for devices that there are not."""
+    """UserError for devices that do not exist."""
     gpus = torch.cuda.device_count()
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpus == 0)
     if on_cpu and devices != "auto" and (not is_whole(devices) or devices < 1):

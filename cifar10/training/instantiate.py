@@ -1,4 +1,4 @@
-"""From a node of the configuration to an object of its class; the signature of the class is the schema."""
+"""From a node of the configuration to an object of its class."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import UserError, cause_of, one_line
 
 
 def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
@@ -37,7 +37,7 @@ def named(key: str, node: DictConfig, error: Exception) -> str:
     A class whose argument is wrong raises a ValueError that begins with `argument=value: `; the setting of that
     argument, or the one that it is taken from as in `image_size: ${data.image_size}`, comes to stand in front.
     """
-    message = " ".join(str(error).split())
+    message = one_line(error)
     argument = re.match(r"(\w+)(?==|:|\.)", message)
     if argument is None or argument[1] not in node:
         return f"{key}: {message}"
@@ -61,7 +61,11 @@ def find_class(key: str, name: object, kind: type) -> type:
 
 
 def check_values(key: str, target: type, node: DictConfig, given: Collection[str] = ()) -> None:
-    """UserError for a key or a value of a section that the constructor of `target` does not take."""
+    """UserError for a key or a value of a section that the constructor of `target` does not take.
+
+    The signature is the schema. Hydra's structured configs would need a dataclass for each class, Lightning's trainer
+    among them: a second list of the same arguments, to be kept alike.
+    """
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__)
     for name, value in node.items():

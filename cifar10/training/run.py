@@ -16,7 +16,7 @@ from cifar10.errors import UserError
 from cifar10.machine import commit, hardware
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
-from cifar10.run_folder import RunFolder, recipe, shown
+from cifar10.run_folder import RunFolder, overrides_of, recipe, shown
 from cifar10.training.cost import training_cost
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     elif cfg.resume:
         folder = RunFolder(cfg.output_dir)
         folder.summary.unlink(missing_ok=True)  # a resumed run is unfinished again
-        folder.change_settings(cfg, HydraConfig.get().overrides.task)
+        folder.change_settings(cfg, overrides_of(HydraConfig.get()))
     datamodule.setup("fit")
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -154,7 +154,7 @@ def test_a_single_run_leaves_no_trace_of_sweeps(command, tiny, tmp_path):
 
 
 def test_more_seeds_of_the_experiment_are_one_argument(command, capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("cifar10.training.build.check_settings", lambda cfg: 1 / 0)
+    monkeypatch.setattr("cifar10.training.checks.check_settings", lambda cfg: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         command("train.py", "experiment=data_efficiency", "model=cnn", "seed=0,1", "hydra.sweep.dir=outputs/mine")
     rows = read_csv(tmp_path / "outputs" / "mine")

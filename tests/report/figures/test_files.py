@@ -64,7 +64,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatc
         raise OSError("the disk is full")
 
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(UserError, match=r"cannot be written .the disk is full.; the file of before is untouched"):
+    with pytest.raises(UserError, match=r"cannot be written .the disk is full.; the previous file is unchanged"):
         save_figure(Figure(), path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"old"

@@ -1,0 +1,27 @@
+"""cifar10.training.run: what a run leaves in its folder for others to read."""
+
+import json
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from cifar10.evaluation.finished_runs import open_run
+
+
+class Watcher(pl.Callback):
+    changes_training = False
+
+
+class Unknown(pl.Callback):
+    pass
+
+
+def test_a_callback_makes_another_recipe_unless_it_says_that_it_only_watches(command, tiny):
+    small = [*tiny, "logger=null", "callbacks.dashboard=null"]
+    own = [f"+callbacks.{name.lower()}={{_target_: tests.training.test_run.{name}}}" for name in ("Watcher", "Unknown")]
+    for folder, added in (("plain", []), ("watched", own[:1]), ("changed", own)):
+        assert command("train.py", *small, *added, f"hydra.run.dir={folder}") == 0, command.err
+    assert json.loads(Path("watched/run.json").read_text())["watchers"] == ["watcher"]
+    plain, watched, changed = (open_run(Path(folder)).recipe for folder in ("plain", "watched", "changed"))
+    assert watched == plain
+    assert changed.keys() - plain.keys() == {"callbacks.unknown._target_"}
