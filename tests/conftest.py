@@ -1,7 +1,10 @@
 """Shared by all tests: a small drawn data set, tiny models, and the commands run in this process."""
 
-import logging
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch reads it: each worker has a core, and the bits are those of -n 0
+
+import logging
 import runpy
 import subprocess
 import sys
