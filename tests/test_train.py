@@ -337,8 +337,9 @@ WEIGHTS = os.environ.get("CIFAR10_WEIGHTS")
 
 @pytest.mark.skipif(not (WEIGHTS and os.environ.get("CIFAR10_ROOT")), reason="CIFAR10_WEIGHTS or CIFAR10_ROOT not set")
 def test_pretrained_weights_carry_to_real_images_and_random_ones_do_not(command):
-    small = ["model=efficientnet_b0", "data.image_size=64", "data.train_size=1000", "data.val_size=500",
-             "data.batch_size=50", "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1"]  # fmt: skip
+    small = ["model=efficientnet_b0", "data.image_size=64", "data.train_size=1000", "data.val_size=300",
+             "data.batch_size=25", "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1",
+             "callbacks.two_phase.cache_views=1"]  # fmt: skip
     accuracy = {}
     for name, weights in (("pretrained", [f"model.weights={WEIGHTS}"]), ("random", ["model.pretrained=false"])):
         assert command("train.py", *small, *weights) == 0, command.err
