@@ -1,6 +1,6 @@
 # make train  sets everything up on a fresh machine and trains the CNN;   ARGS="model=efficientnet_b0" are passed on
-# make test   sets everything up and runs the tests;                     ARGS="-k transforms" are passed on
-# make bench  measures speed and memory beside the usual ways;            ARGS="--only data,startup" are passed on
+# make test   sets everything up and runs the tests on two cores;         ARGS="-k transforms -n 0" are passed on
+# make bench  measures speed and memory beside the usual ways;            ARGS="--only data startup" are passed on
 # make tensorboard   shows the curves of all runs
 PYTHON ?= python3
 VENV := .venv
@@ -32,7 +32,7 @@ evaluate: $(READY)
 	@$(BIN)/python evaluate.py $(ARGS)
 
 test: $(READY)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 bench: $(READY)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)

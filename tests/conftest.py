@@ -1,9 +1,11 @@
-"""Shared by all tests: a small drawn data set, tiny models, and the commands run in this process."""
+"""Shared by all tests: a small drawn data set, a finished run, and the two commands in this process."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch reads it: each worker has a core, and the bits are those of -n 0
 
 import logging
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -64,7 +66,7 @@ def command(capsys, monkeypatch, tmp_path) -> Command:
     yield Command(capsys, monkeypatch)
     os.environ.clear()
     os.environ.update(environment)
-    for handler in list(logging.root.handlers):  # Hydra's, which write to what is closed now
+    for handler in list(logging.root.handlers):  # Hydra's, whose streams are closed by now
         if type(handler) in (logging.StreamHandler, logging.FileHandler):
             logging.root.removeHandler(handler)
             handler.close()
@@ -72,17 +74,18 @@ def command(capsys, monkeypatch, tmp_path) -> Command:
 
 @pytest.fixture(scope="session")
 def trained(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on the drawn images, to be copied by who changes something in it."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
+    """A finished run on the drawn images; a test that changes something in it copies it first."""
+    from tests.killing import train
+
+    folder = tmp_path_factory.mktemp("trained")
     arguments = ["data=shapes", f"data.root={shapes_root}", "data.batch_size=80", "trainer.max_epochs=1"]
-    command = [sys.executable, PROJECT / "train.py", *arguments, f"hydra.run.dir={folder}"]
-    subprocess.run(command, check=True, capture_output=True, cwd=folder.parent)
-    return folder
+    assert train(folder, *arguments, "hydra.run.dir=run") == 0, (folder / "output.txt").read_text()
+    return folder / "run"
 
 
 @pytest.fixture
 def tiny(shapes_root: Path) -> list[str]:
-    """Overrides that make any run small: drawn images, two steps an epoch."""
+    """Overrides that make any run small: drawn images, two steps per epoch."""
     return [
         "data=shapes",
         f"data.root={shapes_root}",

@@ -1,6 +1,6 @@
 """Runs train.py in processes of their own, which are killed at chosen moments or at random ones.
 
-The processes are forked from one that has PyTorch loaded, so that a run of some steps takes a second or two.
+The processes are forked from one that has PyTorch loaded, so that a short run takes a second or two.
 """
 
 import contextlib
@@ -34,10 +34,10 @@ def start(folder: Path, *arguments: str, kill: str | None = None, script: str = 
 
 
 def train(folder: Path, *arguments: str, kill: str | None = None, script: str = "train.py") -> int:
-    """The same, waited for; the exit code, negative for a signal."""
+    """Start it and wait; the exit code is negative for a signal."""
     process = start(folder, *arguments, kill=kill, script=script)
     process.join(300)
-    assert process.exitcode is not None, "it hangs"
+    assert process.exitcode is not None, "the run hangs"
     return process.exitcode
 
 
@@ -65,7 +65,7 @@ def die(*arguments: object, **options: object) -> None:
 
 
 def at_call(place: str, count: int, then: Callable = die, only: Callable = lambda *arguments: True) -> None:
-    """Kill at the count-th call of a function or method, named `module.Class.method`."""
+    """Kill before the count-th call of a function or method, named `module.Class.method`, that `only` holds for."""
     parts = place.split(".")
     module = next(n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in sys.modules)
     owner = sys.modules[".".join(parts[:module])]
@@ -83,15 +83,14 @@ def at_call(place: str, count: int, then: Callable = die, only: Callable = lambd
     setattr(owner, parts[-1], wrapped)
 
 
-def half_written(path: Path) -> None:
-    """Write the first half of a checkpoint where `atomic_write` would write it, and die."""
-    with open(path.with_name(f".{path.name}.{os.getpid()}.tmp"), "wb") as file:
-        file.write(b"PK" + bytes(100_000))
+def half_written(source: Path, target: Path) -> None:
+    """Leave half of a file that was about to replace another, as if it had died while writing it."""
+    os.truncate(source, os.path.getsize(source) // 2)
     die()
 
 
 def wait_for_a_signal(*arguments: object, **options: object) -> None:
-    """Say that the moment has come, and wait until a signal has been noted, or its exception comes."""
+    """Say that the moment has come, and wait for a signal: until it has been noted, or raises its exception."""
     Path("here").touch()
     while signals.received is None and not Path("go on").exists():
         time.sleep(0.01)
@@ -103,31 +102,32 @@ def wait_for_ever(*arguments: object, **options: object) -> None:
         time.sleep(0.01)
 
 
-def of(name: str) -> Callable[..., bool]:
-    """Whether a file of this name is replaced."""
-    return lambda source, target: Path(target).name == name
+def of(*names: str) -> Callable[..., bool]:
+    """Whether a file of one of these names is replaced."""
+    return lambda source, target: Path(target).name in names
 
 
 MODULE = "cifar10.models.classifier.ImageClassifier"
 TWO_PHASE = "cifar10.callbacks.two_phase.TwoPhaseFineTuning"
 CHECKPOINT = "cifar10.callbacks.checkpoint"
+REPLACE = "os.replace"  # the last step of every atomic write
 MOMENTS: dict[str, Callable[[int], None]] = {
     "before a step": lambda n: at_call(f"{MODULE}.training_step", n),
     "after a backward pass": lambda n: at_call("torch.optim.optimizer.Optimizer.zero_grad", n),
     "during validation": lambda n: at_call(f"{MODULE}.validation_step", n),
     "after validation": lambda n: at_call(f"{CHECKPOINT}.Checkpoint.on_train_epoch_end", n),
     "as an epoch begins": lambda n: at_call(f"{MODULE}.on_train_epoch_start", n),
-    "with a checkpoint half written": lambda n: at_call(f"{CHECKPOINT}.atomic_write", n, half_written),
-    "before a checkpoint is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("last.ckpt")),
-    "before best.ckpt is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("best.ckpt")),
+    "with a checkpoint half written": lambda n: at_call(REPLACE, n, half_written, of("best.ckpt", "last.ckpt")),
+    "before a checkpoint is in its place": lambda n: at_call(REPLACE, n, only=of("last.ckpt")),
+    "before best.ckpt is in its place": lambda n: at_call(REPLACE, n, only=of("best.ckpt")),
     "between best.ckpt and last.ckpt": lambda n: at_call(f"{CHECKPOINT}.Checkpoint._copy", n),
-    "before metrics.csv is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("metrics.csv")),
+    "before metrics.csv is in its place": lambda n: at_call(REPLACE, n, only=of("metrics.csv")),
     "at the switch": lambda n: at_call(f"{TWO_PHASE}._switch", n),
     "behind the switch": lambda n: at_call(f"{MODULE}.on_train_epoch_start", n),
     "while features are computed": lambda n: at_call("cifar10.data.feature_cache.FeatureCache.write", n),
     "after the last epoch": lambda n: at_call("cifar10.training.run.training_seconds", n),
-    "before run.json is in its place": lambda n: at_call("cifar10.files.os.replace", n, only=of("run.json")),
-    # no kills: moments at which the process waits for signals
+    "before run.json is in its place": lambda n: at_call(REPLACE, n, only=of("run.json")),
+    # no kills: the process waits for signals
     "waits in a step": lambda n: at_call(f"{MODULE}.training_step", n, wait_for_a_signal),
     "never ends a step": lambda n: at_call(f"{MODULE}.training_step", n, wait_for_ever),
     "waits in validation": lambda n: at_call(f"{MODULE}.validation_step", n, wait_for_a_signal),
@@ -139,7 +139,7 @@ MOMENTS: dict[str, Callable[[int], None]] = {
 
 
 def outcome(run: Path) -> dict[str, object]:
-    """All that a run comes to, without what is a time: checkpoints, metrics, event history, summary."""
+    """Everything that a run leaves but its times: checkpoints, metrics, TensorBoard's events, summary."""
     found: dict[str, object] = {}
     for name in ("last", "best"):
         checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)

@@ -1,4 +1,4 @@
-"""A callback that writes down which images a process has seen, for tests of several processes."""
+"""A callback that notes which images a process has seen, for tests of several processes."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from cifar10.data.feature_cache import Features
 
 
 class Seen(pl.Callback):
-    """Writes `folder`/RANK.json: a digest of every input of each stage and epoch, and how the process ended."""
+    """Writes `folder`/RANK.json: a digest of every input of each stage and epoch, and the process's final metrics."""
 
     def __init__(self, folder: str):
         self.folder, self.inputs = Path(folder), {}
@@ -30,13 +30,13 @@ class Seen(pl.Callback):
 
     def on_validation_end(self, trainer, pl_module) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        written = {"inputs": self.inputs, "metrics": metrics, "counted": int(pl_module.val_tally.confusion.sum())}
+        written = {"inputs": self.inputs, "metrics": metrics, "counted": int(pl_module.val_metrics.confusion.sum())}
         self.folder.mkdir(exist_ok=True)
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(written))
 
 
 def read(folder: Path, processes: int) -> tuple[dict[str, Counter], list[dict]]:
-    """How often each input was seen by stage and epoch over all processes, and what each process wrote."""
+    """How often all processes together saw each input, by stage and epoch, and what each process wrote."""
     written = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
     assert len(list(folder.iterdir())) == processes
     return {

@@ -1,12 +1,17 @@
-"""Every shipped configuration composes, builds, and takes two training steps."""
+"""Every shipped configuration takes two training steps, and every command in the documentation composes."""
 
+import re
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from cifar10.models import efficientnet
 
-CONF = Path(__file__).parent.parent / "conf"
+PROJECT = Path(__file__).parent.parent
+CONF = PROJECT / "conf"
 SMALL = [
     "data=shapes",
     "data.batch_size=80",
@@ -76,3 +81,57 @@ def test_an_experiment_of_both_models_is_a_sweep_over_them(command, shapes_root,
 def test_every_data_set_composes(command, data):
     assert command("train.py", f"data={data}", "--cfg", "job") == 0
     assert "CIFAR10DataModule" in command.out
+
+
+DOCUMENTS = [
+    *(PROJECT / "README.md", PROJECT / "train.py", PROJECT / "evaluate.py"),
+    *sorted([*PROJECT.glob("docs/**/*.md"), *CONF.rglob("*.yaml")]),
+]
+ARGUMENT = r"'[^']+'|--?[a-z][\w-]*|[+~]*[a-z][\w./@-]*=[^\s`]+"
+COMMAND = re.compile(rf"\bpython (train|evaluate)\.py((?: +(?:{ARGUMENT}))*)")
+
+
+def documented(pattern: re.Pattern) -> list[str]:
+    """What the documentation tells a reader to type, each once."""
+    return sorted({" ".join(found[0].split()) for file in DOCUMENTS for found in pattern.finditer(file.read_text())})
+
+
+@pytest.fixture
+def experiments(tmp_path) -> Path:
+    """A folder with the experiments that README.md shows as examples, for --config-dir."""
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    for text in re.findall(r"```yaml\n(# @package _global_\n.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL):
+        name = re.search(r"^name: (\w+)$", text, re.MULTILINE)[1]
+        (folder / f"{name}.yaml").write_text(text)
+    return folder.parent
+
+
+@pytest.mark.parametrize("line", documented(COMMAND))
+def test_every_documented_command_composes(command, trained, tmp_path, experiments, line):
+    _, script, *arguments = shlex.split(line)
+    shutil.copytree(trained, tmp_path / "RUN")
+    arguments = ["resume=RUN" if argument.startswith("resume=") else argument for argument in arguments]
+    if "-m" in arguments:  # Hydra shows no configuration of a sweep: the first job's, then
+        arguments = [argument.partition(",")[0] for argument in arguments if argument != "-m"]
+    shown = ["--cfg=job", f"--config-dir={experiments}"] if "resume=RUN" not in arguments else []  # that really goes on
+    assert command(script, *arguments, *shown) == 0, command.err
+
+
+def test_the_commands_are_found_in_the_documentation():
+    found = COMMAND.findall("`python train.py -m seed=0,1` or python evaluate.py 'runs=[a b]' +x=1   # or y=2")
+    assert found == [("train", " -m seed=0,1"), ("evaluate", " 'runs=[a b]' +x=1")]
+    assert len(documented(COMMAND)) > 20
+
+
+def test_every_documented_target_of_make_is_there():
+    targets = {line.rpartition(" ")[2] for line in documented(re.compile(r"(?<=`)make \w+|^make \w+", re.MULTILINE))}
+    assert {"train", "test"} <= targets
+    result = subprocess.run(["make", "-n", *targets], cwd=PROJECT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("line", documented(re.compile(r"\bpython -m [a-z][\w.]*[a-z]")))
+def test_every_documented_module_is_there(line):
+    module = PROJECT.joinpath(*line.split()[-1].split("."))
+    assert (module / "__main__.py").is_file() or module.with_suffix(".py").is_file()

@@ -15,8 +15,8 @@ CASES = {
     "CNN, mixup, cutmix, cutout, crops": [*DRAWN_ANEW, "data.flip=true", "data.crop_padding=4"],
     "two phases": B0,
     "two phases, mixup, cutmix, cutout": [*B0, *DRAWN_ANEW],
-    "two phases, 2 cached views": [*B0, "callbacks.two_phase.cache_views=2"],
-    "two phases, 3 cached views, sgd": [*B0, "callbacks.two_phase.cache_views=3", "model.optimizer=sgd"],
+    "two phases, 2 cached views": [*B0, "callbacks.feature_caching.views=2"],
+    "two phases, 3 cached views, sgd": [*B0, "callbacks.feature_caching.views=3", "model.optimizer=sgd"],
     "two phases, bf16-mixed": [*B0, "trainer.precision=bf16-mixed"],
 }
 

@@ -23,7 +23,7 @@ def test_a_file_appears_whole_with_the_usual_rights(tmp_path):
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def test_an_error_leaves_the_file_of_before_and_nothing_else(tmp_path):
+def test_an_error_leaves_the_previous_file_and_nothing_else(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "a") as file:
         file.write(b"half")
@@ -31,7 +31,7 @@ def test_an_error_leaves_the_file_of_before_and_nothing_else(tmp_path):
     assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_cannot_be_written_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "a").write_text("old")
     full = r"a cannot be written \(No space left on device\); the previous file"
     with pytest.raises(UserError, match=full), atomic_write(tmp_path / "a"):
@@ -55,7 +55,7 @@ def test_killed_while_a_file_is_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_lock_is_one_process_s_and_goes_with_it(tmp_path):
+def test_a_lock_belongs_to_one_process_and_ends_with_it(tmp_path):
     code = "import time, cifar10.files as f\nwith f.locked('lock'):\n    print(flush=True); time.sleep(600)"
     environment = os.environ | {"PYTHONPATH": str(PROJECT)}
     other = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment, stdout=subprocess.PIPE)

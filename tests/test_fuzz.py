@@ -9,8 +9,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import hydra
@@ -22,6 +20,7 @@ from omegaconf import OmegaConf
 from cifar10.data.sources import shapes
 from cifar10.untrusted import leaves as leaves_of
 from tests.conftest import PROJECT, TINY_BACKBONE
+from tests.killing import train
 
 CONF = PROJECT / "conf"
 CASES = int(os.environ.get("CIFAR10_FUZZ", 150))
@@ -215,7 +214,7 @@ def finished_run(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) ->
     small = ["data=shapes", f"data.root={shapes_root}", "data.batch_size=80", "trainer.max_epochs=1",
              "model.network.widths=[4]", "model.network.hidden=8", "hydra.run.dir=run", "logger=null"]  # fmt: skip
     for script, arguments in (("train.py", small), ("evaluate.py", ["run=run"])):
-        subprocess.run([sys.executable, PROJECT / script, *arguments], check=True, capture_output=True, cwd=folder)
+        assert train(folder, *arguments, script=script) == 0, (folder / "output.txt").read_text()
     return folder / "run"
 
 

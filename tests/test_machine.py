@@ -1,25 +1,25 @@
-"""Memory: what is free respects a control group's limit, and freed memory is used again."""
+"""cifar10.machine: free memory respects a control group's limit, and keeping freed memory changes no result."""
 
 import subprocess
 import sys
 
-from cifar10 import machine as memory
+from cifar10 import machine
 
 
-def test_sizes_are_in_words():
-    assert [memory.size(n) for n in (1_500_000, 2_440_000_000)] == ["1.5 MB", "2.4 GB"]
+def test_sizes_are_given_in_the_unit_that_suits_them():
+    assert [machine.size(n) for n in (1_500_000, 2_440_000_000)] == ["1.5 MB", "2.4 GB"]
 
 
-def test_a_limit_of_the_control_group_counts(monkeypatch, tmp_path):
+def test_the_limit_of_a_control_group_counts(monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("400\n")
-    monkeypatch.setattr(memory, "CONTROL_GROUP", tmp_path)
-    assert memory.free_memory() == 600
+    monkeypatch.setattr(machine, "CONTROL_GROUP", tmp_path)
+    assert machine.free_memory() == 600
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_memory() > 600
+    assert machine.free_memory() > 600
 
 
-def test_training_computes_the_same_with_memory_kept():
+def test_training_computes_the_same_with_freed_memory_kept():
     code = """
 import sys
 from cifar10.machine import keep_freed_memory
@@ -36,7 +36,7 @@ print(x.grad.double().sum().item())
     assert results[0] == results[1] != ""
 
 
-def test_settings_of_the_environment_are_left_alone(monkeypatch):
+def test_the_environments_own_settings_are_left_alone(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: 1 / 0)
-    memory.keep_freed_memory()
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda name: 1 / 0)
+    machine.keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Losses that are no numbers end the run in a line, and nothing is saved over the last good checkpoint."""
+"""A NaN or infinite loss ends the run in one line, and the last good checkpoint is kept."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ RUN = ["data.batch_size=20", "trainer.max_epochs=3", "trainer.checkpoint_every_n
 
 @pytest.fixture
 def broken_at(monkeypatch):
-    """Have the loss of one step be multiplied by a value."""
+    """Multiply the loss of one step by a value."""
 
     def break_at(step: int, value: float) -> None:
         original = ImageClassifier.training_step
@@ -40,7 +40,7 @@ def test_the_line_names_step_learning_rate_and_last_good_checkpoint(command, tin
     assert all(value.isfinite().all() for value in last["state_dict"].values())
 
 
-def test_weights_that_are_no_numbers_are_not_saved(command, tiny, tmp_path, monkeypatch):
+def test_weights_that_are_nan_are_not_saved(command, tiny, tmp_path, monkeypatch):
     def spoil(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == 5:
             next(pl_module.parameters()).data.fill_(float("nan"))
@@ -52,13 +52,13 @@ def test_weights_that_are_no_numbers_are_not_saved(command, tiny, tmp_path, monk
     assert last["global_step"] == 4
 
 
-def test_without_a_checkpoint_it_says_so(command, tiny, broken_at):
+def test_without_a_checkpoint_the_line_says_so(command, tiny, broken_at):
     broken_at(0, float("nan"))
     assert command("train.py", *tiny[:2], *RUN) == 1
     assert "there is no checkpoint yet; try a lower learning rate" in command.err
 
 
-def test_a_learning_rate_that_is_too_high_is_found_by_itself(command, tiny):
+def test_a_learning_rate_that_is_too_high_ends_in_one_line(command, tiny):
     assert command("train.py", *tiny[:2], *RUN, "model.lr=1e30", "model.optimizer=sgd") == 1
     assert "the training loss is" in command.err or "weights are NaN" in command.err
     assert len(command.err.splitlines()) == 1

@@ -27,7 +27,7 @@ CASES = {
                                      "trainer.max_epochs=4", "callbacks.two_phase.head_epochs=3",
                                      "callbacks.two_phase.patience=1"],
     "two phases from cached features": [*PHASES, "model.backbone=test_convnext", "data.image_size=64",
-                                        "callbacks.two_phase.head_epochs=1", "callbacks.two_phase.cache_views=2"],
+                                        "callbacks.two_phase.head_epochs=1", "callbacks.feature_caching.views=2"],
 }  # fmt: skip
 
 

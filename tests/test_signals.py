@@ -13,7 +13,7 @@ from tests.killing import differences, outcome, start, train
 
 RUN = ["data=shapes", "data.batch_size=20", "trainer.max_epochs=3", "hydra.run.dir=run"]
 B0 = ["model=efficientnet_b0", "model.backbone=test_efficientnet.r160_in1k", "model.pretrained=false",
-      "data.image_size=32", "callbacks.two_phase.cache_views=1", "callbacks.two_phase.head_epochs=1"]  # fmt: skip
+      "data.image_size=32", "callbacks.feature_caching.views=1", "callbacks.two_phase.head_epochs=1"]  # fmt: skip
 
 
 def output(folder: Path) -> str:

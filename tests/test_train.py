@@ -240,10 +240,10 @@ MISTAKES = {
     "more memory than there is": (["data.image_size=100000"], "model"),
     "unknown way to compile": (["trainer.compile=fast"], "trainer.compile=fast: must be one of false, true, auto"),
     "views without augmentation": (
-        [*B0, "callbacks.two_phase.cache_views=2", "data.flip=false", "data.crop_padding=0"],
-        "cache_views=2: without data.flip and data.crop_padding",
+        [*B0, "callbacks.feature_caching.views=2", "data.flip=false", "data.crop_padding=0"],
+        "feature_caching.views=2: without data.flip and data.crop_padding",
     ),
-    "cache beside mixup": ([*B0, "callbacks.two_phase.cache_views=1", "data.mixup_alpha=0.2"], "data.mixup_alpha"),
+    "cache beside mixup": ([*B0, "callbacks.feature_caching.views=1", "data.mixup_alpha=0.2"], "data.mixup_alpha"),
     "no such override syntax": (["data.batch_size"], "data.batch_size"),
     "no batch to train on": (["+trainer.limit_train_batches=0"], "trainer.limit_train_batches=0"),
     "no batch to validate": (["+trainer.limit_val_batches=0"], "trainer.limit_val_batches=0"),
@@ -350,8 +350,9 @@ WEIGHTS = os.environ.get("CIFAR10_WEIGHTS")
 
 @pytest.mark.skipif(not (WEIGHTS and os.environ.get("CIFAR10_ROOT")), reason="CIFAR10_WEIGHTS or CIFAR10_ROOT not set")
 def test_pretrained_weights_carry_to_real_images_and_random_ones_do_not(command):
-    small = ["model=efficientnet_b0", "data.image_size=64", "data.train_size=1000", "data.val_size=500",
-             "data.batch_size=50", "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1"]  # fmt: skip
+    small = ["model=efficientnet_b0", "data.image_size=64", "data.train_size=1000", "data.val_size=300",
+             "data.batch_size=25", "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1",
+             "callbacks.feature_caching.views=1"]  # fmt: skip
     accuracy = {}
     for name, weights in (("pretrained", [f"model.weights={WEIGHTS}"]), ("random", ["model.pretrained=false"])):
         assert command("train.py", *small, *weights) == 0, command.err
@@ -384,7 +385,7 @@ def test_compiling_without_a_compiler_is_one_line_and_auto_does_without(command,
 def test_a_compiled_run_is_the_run(command, tiny, tmp_path):
     accuracy = {}
     few = ["data.batch_size=40", "data.eval_batch_size=40", "data.val_size=40", "data.train_size=80",
-           "trainer.max_epochs=3", "callbacks.two_phase.head_epochs=1", "callbacks.two_phase.cache_views=1",
+           "trainer.max_epochs=3", "callbacks.two_phase.head_epochs=1", "callbacks.feature_caching.views=1",
            "data.flip=false", "data.crop_padding=0", "model.dropout=0", "model.lr=1e-2"]  # fmt: skip
     for compile in ("false", "true"):
         assert command("train.py", *tiny, *B0, *few, f"trainer.compile={compile}") == 0, command.err
@@ -393,7 +394,7 @@ def test_a_compiled_run_is_the_run(command, tiny, tmp_path):
 
 
 def test_a_run_with_cached_features_says_how_large_they_are_and_where(command, tiny, tmp_path):
-    assert command("train.py", *tiny, *B0, "callbacks.two_phase.cache_views=2", "trainer.max_epochs=2",
+    assert command("train.py", *tiny, *B0, "callbacks.feature_caching.views=2", "trainer.max_epochs=2",
                    "callbacks.two_phase.head_epochs=1") == 0  # fmt: skip
     assert "features of 160 training images in 2 views and of 40 validation images: " in command.out
     assert " MB in memory" in command.out

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# Everything there is to know of a GPU, most telling first; needs no network.
-#   CIFAR10_ROOT=FOLDER CIFAR10_WEIGHTS=FILE tests/benchmarks/gpu.sh RESULTS     a folder for logs, tables and figures
+# Everything that needs a GPU to be measured, the most important first. Needs no network.
+#   CIFAR10_ROOT=FOLDER CIFAR10_WEIGHTS=FILE tests/benchmarks/gpu.sh RESULTS     logs, tables and figures go to RESULTS
 # PYTHON names the interpreter; DEVICE=cpu and EXTRA="data.train_size=250 ..." make a rehearsal of it.
-set -uo pipefail # a step that fails must not cost the others
+set -uo pipefail # no -e: a step that fails must not stop the others
 results=$(mkdir -p "${1:?name a folder for the results}" && cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3} device=${DEVICE:-cuda} extra=${EXTRA:-}
 quick=$([ "$device" = cuda ] || echo --quick)
 
-step() { # NAME COMMAND...: its output and wall seconds to RESULTS/NAME.log
+step() { # NAME COMMAND...: output to RESULTS/NAME.log, seconds to RESULTS/seconds.txt
     local name=$1 began=$SECONDS
     shift
     echo "== $name: $*"
     "$@" 2>&1 | tee "$results/$name.log" | tail -n 25
     echo "$name $((SECONDS - began)) s, exit ${PIPESTATUS[0]}" | tee -a "$results/seconds.txt"
 }
-evaluate() { # FOLDER...: each finished run on the test images
+evaluate() { # FOLDER...: every finished run on the test images
     for run in "$@"; do
         step "evaluate_$(basename "$run")" "$python" evaluate.py run="$run"
         cp "$run/evaluation/metrics.json" "$results/$(basename "$run")_metrics.json"
@@ -30,20 +30,21 @@ trap 'kill %1 2> /dev/null' EXIT
 runs=outputs/gpu_hour
 step comparison "$python" train.py experiment=gpu hydra.sweep.dir="$runs" hydra.sweep.subdir='${name}' $extra
 evaluate "$runs"/gpu_*/
-step backbone "$python" -m tests.benchmarks --device "$device" --only backbone,cache \
+step backbone "$python" -m tests.benchmarks --device "$device" --only backbone cache \
     --output "$results/backbone.json" $quick
 step best "$python" train.py experiment=gpu_best hydra.run.dir="$runs/best" $extra
 evaluate "$runs/best"
-step benchmark "$python" -m tests.benchmarks --device "$device" --only data,step,growth,memory \
+step benchmark "$python" -m tests.benchmarks --device "$device" --only data epoch memory \
     --output "$results/benchmark.json" $quick
-for precision in 32-true 16-mixed; do # the cache in other precisions; two runs with the same seed
+for precision in 32-true 16-mixed; do # fine-tuning in other precisions
     step "precision_$precision" "$python" train.py experiment=gpu model=efficientnet_b0 trainer.precision=$precision \
         data.train_size=5000 hydra.sweep.dir="$runs/$precision" $extra
 done
-# trainer.deterministic=true: what PyTorch has no deterministic kernel for is an error, and two runs end in the same bits
+# With trainer.deterministic=true two runs end in the same bits, and what has no deterministic kernel is an error.
 same_bits() { # FOLDER FOLDER
     "$python" -c 'import sys, torch
-a, b = (torch.load(f"{run}/checkpoints/last.ckpt", map_location="cpu", weights_only=True)["state_dict"] for run in sys.argv[1:])
+files = [f"{run}/checkpoints/last.ckpt" for run in sys.argv[1:]]
+a, b = (torch.load(file, map_location="cpu", weights_only=True)["state_dict"] for file in files)
 differ = [key for key in a if not torch.equal(a[key], b[key])]
 print("the same bits" if not differ else f"{len(differ)} of {len(a)} tensors differ: {differ[:5]}")
 sys.exit(bool(differ))' "$@"
@@ -51,7 +52,7 @@ sys.exit(bool(differ))' "$@"
 declare -A deterministic=(
     [cnn]="model=cnn data.mixup_alpha=0.4 data.cutmix_alpha=1 data.cutout=8 data.flip=true data.crop_padding=4"
     [b0]="model=efficientnet_b0 model.drop_path=0.2 callbacks.two_phase.head_epochs=1 data.train_size=5000"
-    [b0_cached]="model=efficientnet_b0 callbacks.two_phase.cache_views=2 callbacks.two_phase.head_epochs=1 data.train_size=5000"
+    [b0_cached]="model=efficientnet_b0 callbacks.two_phase={cache_views:2,head_epochs:1} data.train_size=5000"
 )
 for name in "${!deterministic[@]}"; do
     for attempt in 1 2; do

@@ -1,10 +1,10 @@
 """python -m tests.benchmarks: what it prints and writes. No test here says how fast anything is."""
 
-import contextlib
-import io
+import dataclasses
 import json
 import os
-import statistics
+import shlex
+import subprocess
 from pathlib import Path
 
 import hydra
@@ -12,168 +12,107 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.commandline.error_messages import CONF
 from cifar10.errors import UserError
-from cifar10.models.scratch import ScratchClassifier
 from cifar10.training import build
-from tests.benchmarks import commands
+from tests.benchmarks import processes
 from tests.benchmarks.__main__ import SECTIONS, main, parse
-from tests.benchmarks.clock import EpochClock
-from tests.benchmarks.settings import Settings, settle
-
-IN_PROCESS = ("data", "step", "cache", "growth")
-RESULT = {"section", "name", "unit", "a", "b", "ratio", "wanted"}
-
-
-@contextlib.contextmanager
-def clean_process():
-    """Hydra unused, and the environment as it was afterwards."""
-    GlobalHydra.instance().clear()
-    environment = dict(os.environ)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(environment)
-
-
-def bench(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command, run in this process."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with clean_process(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-    return code, out.getvalue(), err.getvalue()
+from tests.benchmarks.measure import Settings, measure
+from tests.benchmarks.training import EpochClock, overrides
 
 
 @pytest.fixture
 def settings(shapes_root: Path) -> Settings:
-    return settle(parse(["--quick", "--root", str(shapes_root), "--device", "cpu"]))
+    return Settings.from_options(parse(["--quick", "--root", str(shapes_root), "--device", "cpu"]))
 
 
-@pytest.fixture(scope="module")
-def measured(shapes_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, dict]:
-    """Table, progress and JSON of the sections that need no process of their own."""
-    file = tmp_path_factory.mktemp("benchmark") / "new" / "figures.json"
-    code, out, err = bench(
-        "--quick", "--repeats", 1, "--device", "cpu", "--root", shapes_root, "--output", file,
-        "--only", ",".join(IN_PROCESS),
-    )  # fmt: skip
-    assert code == 0, err
-    return out, err, json.loads(file.read_text())
+@pytest.fixture
+def no_hydra():
+    GlobalHydra.instance().clear()
 
 
-def check(result: dict, repeats: int) -> None:
-    """A result has all its parts, and they agree."""
-    assert result.keys() == RESULT
-    sides = [side for side in (result["a"], result["b"]) if side is not None]
-    for side in sides:
-        assert side["name"] and len(side["runs"]) == repeats and min(side["runs"]) > 0
-        assert side["median"] == statistics.median(side["runs"])
-    if len(sides) == 2:
-        assert result["ratio"] == pytest.approx(result["a"]["median"] / result["b"]["median"])
-    else:
-        assert result["ratio"] is None
+@pytest.fixture
+def measured(shapes_root, tmp_path, monkeypatch, capsys, no_hydra) -> tuple[str, str, dict]:
+    """Table, progress and JSON of every section, with a run in place of train.py that ends at once."""
+    (tmp_path / "train.py").write_text("print('a run')")
+    monkeypatch.setattr(processes, "TRAIN", tmp_path / "train.py")
+    file = tmp_path / "new" / "figures.json"
+    main(["--quick", "--repeats", "1", "--device", "cpu", "--root", str(shapes_root), "--output", str(file)])
+    return *capsys.readouterr(), json.loads(file.read_text())
 
 
-def test_every_result_has_positive_figures_and_their_ratio(measured):
-    results = measured[2]["results"]
-    assert {result["section"] for result in results} == set(IN_PROCESS)
-    for result in results:
-        check(result, repeats=1)
-
-
-def test_every_pair_says_what_is_wanted_of_it(measured):
-    wanted = [(r["section"], r["wanted"]) for r in measured[2]["results"] if r["section"] != "growth"]
-    assert wanted == [("data", ">= 20"), ("data", ">= 4"), ("step", "<= 1.10"), ("step", "<= 0.6"),
-                      ("cache", ">= 8"), ("cache", ">= 2")]  # fmt: skip
-
-
-def test_the_json_says_what_the_figures_hold_for(measured):
-    about = measured[2]["environment"]
-    assert about["torch"] == torch.__version__ and about["threads"] == torch.get_num_threads()
-    assert about["cpu"] and about["commit"] and about["precision"] == "32-true" and about["quick"]
-    assert "not CIFAR-10" in about["data"], "drawn images are never taken for CIFAR-10"
-
-
-def test_the_table_names_the_machine_and_has_a_line_for_each_result(measured):
+def test_every_section_gives_positive_figures_and_their_ratio(measured):
     out, err, written = measured
     about, results = written["environment"], written["results"]
-    lines = out.strip().splitlines()
-    assert about["cpu"] in lines[0] and about["commit"] in lines[1] and "not CIFAR-10" in lines[1]
-    rows = [line for line in lines if line.split("  ")[0] in IN_PROCESS]
-    assert len(rows) == len(results)
+    assert list(dict.fromkeys(result["section"] for result in results)) == list(SECTIONS)
+    rows = [line for line in out.splitlines() if line.split("  ")[0] in SECTIONS]
     for row, result in zip(rows, results, strict=True):
-        assert result["name"] in row and result["a"]["name"] in row
-        assert row.endswith(result["wanted"] or "")
-    assert all(f"{result['section']}, {result['name']}: {result['a']['name']}" in err for result in results)
+        for what, runs in result["runs"].items():
+            assert len(runs) == 1 and min(runs) > 0 and what in row
+            assert f"{result['section']}, {result['name']}: {what}" in err
+        ours, *beside = result["medians"].values()
+        assert result["ratio"] == (pytest.approx(ours / beside[0]) if beside else None)
+        assert result["name"] in row and row.endswith(result["wanted"])
+    assert about["torch"] == torch.__version__ and about["threads"] == torch.get_num_threads()
+    assert about["cpu"] in out and about["commit"] in out and about["precision"] == "32-true"
+    assert "not CIFAR-10" in about["data"] and "mean nothing" in about["quick"], "nobody takes these for results"
 
 
-def test_start_up_and_memory_are_measured_in_processes_of_their_own(shapes_root, tmp_path, monkeypatch):
-    stand_in = tmp_path / "train.py"
-    stand_in.write_text("print('a run')")
-    monkeypatch.setattr(commands, "TRAIN", stand_in)
-    file = tmp_path / "figures.json"
-    options = ["--quick", "--repeats", 2, "--device", "cpu", "--root", shapes_root, "--output", file]
-    code, _, err = bench(*options, "--only", "startup,memory")
-    assert code == 0, err
-    results = json.loads(file.read_text())["results"]
-    assert [result["section"] for result in results] == ["startup"] * 3 + ["memory"] * 2
-    for result in results:
-        check(result, repeats=2)
-    assert results[2]["b"]["name"] == "import torch"
-    assert [result["wanted"] for result in results if result["wanted"]] == ["<= 1.5 s", "<= 1.5 GB", "<= 4 GB"]
+def test_figures_are_medians_of_measurements_in_turn(settings):
+    asked = []
+
+    def figures(name: str, *values: float):
+        return lambda left=list(values): asked.append(name) or left.pop(0)
+
+    both = {"ours": figures("ours", 1.0, 9.0, 2.0), "usual": figures("usual", 4.0, 4.0, 5.0)}
+    result = measure(dataclasses.replace(settings, repeats=3), "data", "delivered", "s", both, wanted="<= 1")
+    assert asked == ["ours", "usual"] * 3
+    assert result["medians"] == {"ours": 2.0, "usual": 4.0} and result["ratio"] == 0.5
 
 
-@pytest.mark.parametrize("extra", [commands.ONE_STEP, [], commands.B0], ids=["one step", "CNN", "B0"])
-def test_every_run_that_is_measured_composes_and_builds(settings, extra):
-    with clean_process():
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = hydra.compose("train", commands.run_arguments(settings, 128, extra))
-        build.build_model(cfg, build.build_data(cfg))
-        if extra is commands.B0:
-            assert build.make("callbacks.two_phase", cfg.callbacks.two_phase, TwoPhaseFineTuning).cache_views == 2
+@pytest.mark.parametrize("extra", [processes.ONE_STEP, *(run[1] for run in processes.RUNS.values())])
+def test_every_run_that_is_measured_in_a_process_of_its_own_builds(settings, no_hydra, extra):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose("train", [*overrides(settings, 128), "output_dir=run", *extra])
+    build.build_model(cfg, build.build_data(cfg))
 
 
-def test_the_memory_of_the_benchmark_does_not_count_as_the_commands_own():
-    assert 0 < commands.launch("-c", "pass")["peak_bytes"] < 100e6, "this process, with torch, has several times that"
+def test_the_memory_of_the_benchmark_does_not_count_as_the_command_s():
+    assert 0 < processes.launch("-c", "pass")["peak_bytes"] < 100e6, "this process, with torch, has several times that"
 
 
 def test_a_command_that_fails_is_no_measurement():
     with pytest.raises(UserError, match="no such thing"):
-        commands.launch("-c", "import sys; sys.exit('error: no such thing')")
+        processes.launch("-c", "import sys; sys.exit('error: no such thing')")
 
 
-def test_the_clock_counts_epochs_after_the_first_and_extrapolates_what_grows(settings, datamodule):
+def test_the_clock_leaves_out_the_first_epoch(monkeypatch):
+    times = iter([0.0, 100.0, 103.0, 106.0])
+    monkeypatch.setattr("tests.benchmarks.training.now", lambda: next(times))
     clock = EpochClock()
-    settings.trainer(max_epochs=3, callbacks=[clock]).fit(ScratchClassifier(list(datamodule.class_names)), datamodule)
-    assert clock.epochs == 2 and 0 < clock.growing < clock.end - clock.begins[1]
-    assert clock.extrapolated(1) == clock.seconds
-    assert clock.extrapolated(3) == pytest.approx(clock.seconds + clock.growing)
+    for _ in range(3):
+        clock.on_train_epoch_start(None, None)
+    clock.on_train_end(None, None)
+    assert clock.seconds == 3.0
 
 
-MISTAKES = {
-    "a misspelt section": (["--only", "data,stp"], "did you mean step?"),
-    "no section at all": (["--only", "xyz"], ", ".join(SECTIONS)),
-    "an unknown option": (["--image", "200"], "--image"),
-    "no number": (["--repeats", "many"], "--repeats"),
-    "no repeats": (["--repeats", "0"], "at least one"),
-    "too few images": (["--images", "5"], "must be 128 to 160"),
-    "too many images": (["--images", "161"], "must be 128 to 160"),
-    "a folder for a file": (["--output", "."], "--output"),
-}
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(shapes_root, tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: .*cannot be written"):
+        main(["--quick", "--root", str(shapes_root), "--output", str(tmp_path)])
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_answered_in_one_line_and_leaves_nothing_behind(mistake, shapes_root, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    arguments, answer = MISTAKES[mistake]
-    code, out, err = bench("--quick", "--root", shapes_root, *arguments)
-    *before, last = err.splitlines()
-    assert code == 1 and out == ""
-    assert last.startswith("error: ") and answer in last
-    assert before in ([], ["loading PyTorch and Lightning"])
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+def test_every_command_of_the_gpu_script_composes(command, tmp_path):
+    """The script runs with an interpreter that only notes what it is asked to run."""
+    (tmp_path / "python").write_text('#!/bin/bash\nprintf "%q " "$@" >> "$ASKED"; echo >> "$ASKED"\n')
+    (tmp_path / "python").chmod(0o755)
+    environment = os.environ | {"PYTHON": str(tmp_path / "python"), "ASKED": str(tmp_path / "asked"), "DEVICE": "cpu"}
+    script = Path(__file__).with_name("gpu.sh")
+    subprocess.run(["bash", script, tmp_path / "results"], env=environment, capture_output=True, check=True)
+    asked = [shlex.split(line) for line in (tmp_path / "asked").read_text().splitlines()]
+    commands = [line for line in asked if line[0] != "-c"]
+    assert {line[0] for line in commands} == {"train.py", "evaluate.py", "-m"} and len(commands) > 10
+    for first, *arguments in commands:
+        if first == "-m":
+            assert arguments.pop(0) == "tests.benchmarks" and parse(arguments).quick
+        else:
+            assert command(first, *arguments, "--cfg", "job") == 0, command.err

@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Iterator
 
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from tests.benchmarks.clock import now
-from tests.benchmarks.results import Result, Series, pair
-from tests.benchmarks.settings import BATCH, Settings
+from tests.benchmarks.measure import BATCH, Settings, measure, now
 
 WANTED = {32: ">= 20", 224: ">= 4"}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,26 +28,19 @@ class PerImage(Dataset):
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
-def data(settings: Settings) -> Iterator[Result]:
+def data(settings: Settings) -> Iterator[dict]:
     images = settings.count(4096)
     for size, wanted in WANTED.items():
-        ours, theirs = data_module(settings, images, size), torchvision_workers(settings, images, size)
-        yield pair(
-            settings,
-            "data",
-            f"delivered at {size} px",
-            Series("data module", "images/s", ours),
-            Series("torchvision, 2 workers", "images/s", theirs),
-            wanted,
-        )
+        both = {"data module": data_module(settings, images, size)}
+        both["torchvision, 2 workers"] = torchvision_workers(settings, images, size)
+        yield measure(settings, "data", f"delivered at {size} px", "images/s", both, wanted)
 
 
 def data_module(settings: Settings, images: int, size: int) -> Callable[[], float]:
     """Measures images/s over whole epochs of `CIFAR10DataModule`, the drawing of each epoch's order included."""
-    datamodule = settings.data(image_size=size, crop_padding=4, flip=True)
+    datamodule = settings.data(train_size=images, val_size=images // 4, image_size=size, crop_padding=4, flip=True)
     datamodule.trainer = settings.trainer()  # whose device the images go to
     datamodule.setup("fit")
-    datamodule.indices["train"] = torch.arange(images)
     batches = datamodule.train_dataloader()
 
     def epoch() -> None:
@@ -62,25 +52,18 @@ def data_module(settings: Settings, images: int, size: int) -> Callable[[], floa
 
 def torchvision_workers(settings: Settings, images: int, size: int) -> Callable[[], float]:
     """Measures images/s of the same work by torchvision; the workers have been started by then."""
-    resize = [transforms.Resize(size, transforms.InterpolationMode.BICUBIC)] if size > 32 else []
     transform = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4, padding_mode="reflect"),
             transforms.RandomHorizontalFlip(),
-            *resize,
+            *([transforms.Resize(size, transforms.InterpolationMode.BICUBIC)] if size > 32 else []),
             transforms.ToTensor(),
             transforms.Normalize(MEAN, STD),
         ]
     )
     pixels, labels = settings.data().source.load("train")
-    loader = DataLoader(
-        PerImage(pixels[:images], labels[:images], transform),
-        BATCH,
-        shuffle=True,
-        num_workers=2,
-        persistent_workers=True,
-        pin_memory=settings.device.type == "cuda",
-    )
+    dataset = PerImage(pixels[:images], labels[:images], transform)
+    loader = DataLoader(dataset, BATCH, shuffle=True, **loader_options(settings))
 
     def epoch() -> None:
         for batch, _ in loader:
@@ -89,11 +72,15 @@ def torchvision_workers(settings: Settings, images: int, size: int) -> Callable[
     return images_per_second(epoch, images)
 
 
+def loader_options(settings: Settings) -> dict[str, object]:
+    return {"num_workers": 2, "persistent_workers": True, "pin_memory": settings.device.type == "cuda"}
+
+
 def images_per_second(epoch: Callable[[], None], images: int) -> Callable[[], float]:
-    """Measures whole epochs, as many as the clock needs; one goes before, which starts and moves what there is."""
+    """Measures whole epochs, as many as the clock needs, after a first one that starts and moves what it takes."""
     epoch()
 
-    def measure() -> float:
+    def rate() -> float:
         begun, epochs = now(), 0
         while True:
             epoch()
@@ -101,4 +88,4 @@ def images_per_second(epoch: Callable[[], None], images: int) -> Callable[[], fl
             if (seconds := now() - begun) >= LEAST_SECONDS:
                 return epochs * images / seconds
 
-    return measure
+    return rate
