@@ -97,24 +97,24 @@ def documented(pattern: re.Pattern) -> list[str]:
 
 
 @pytest.fixture
-def experiments(tmp_path) -> Path:
-    """A folder with the experiments that README.md shows as examples, for --config-dir."""
-    folder = tmp_path / "conf" / "experiment"
-    folder.mkdir(parents=True)
-    for text in re.findall(r"```yaml\n(# @package _global_\n.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL):
-        name = re.search(r"^name: (\w+)$", text, re.MULTILINE)[1]
-        (folder / f"{name}.yaml").write_text(text)
-    return folder.parent
+def examples(tmp_path) -> Path:
+    """A folder of the configuration files that README.md shows as examples, for --config-dir."""
+    for header, text in re.findall(r"```yaml\n((?:# .*\n)+)(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL):
+        if named := re.search(r"^# (conf/\w+/\w+\.yaml)$", header, re.MULTILINE):
+            file = tmp_path / named[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(header + text)
+    return tmp_path / "conf"
 
 
 @pytest.mark.parametrize("line", documented(COMMAND))
-def test_every_documented_command_composes(command, trained, tmp_path, experiments, line):
+def test_every_documented_command_composes(command, trained, tmp_path, examples, line):
     _, script, *arguments = shlex.split(line)
     shutil.copytree(trained, tmp_path / "RUN")
     arguments = ["resume=RUN" if argument.startswith("resume=") else argument for argument in arguments]
     if "-m" in arguments:  # Hydra shows no configuration of a sweep: the first job's, then
         arguments = [argument.partition(",")[0] for argument in arguments if argument != "-m"]
-    shown = ["--cfg=job", f"--config-dir={experiments}"] if "resume=RUN" not in arguments else []  # that really goes on
+    shown = ["--cfg=job", f"--config-dir={examples}"] if "resume=RUN" not in arguments else []  # that really goes on
     assert command(script, *arguments, *shown) == 0, command.err
 
 

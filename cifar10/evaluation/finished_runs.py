@@ -14,13 +14,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cifar10.commandline.instantiate import check_values, make
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError, one_line
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import RunFolder, recipe
-from cifar10.training.checks import check_devices
-from cifar10.training.instantiate import check_values, make
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +42,11 @@ class Settings:
     def device(self) -> torch.device:
         if self.accelerator not in ("auto", "cpu", "gpu", "cuda", "mps"):
             raise UserError(f"accelerator={self.accelerator}: must be one of auto, cpu, gpu, cuda, mps")
-        try:
-            check_devices(self.accelerator, 1)
-        except UserError as error:
-            raise UserError(str(error).replace("trainer.", "")) from error
-        if self.accelerator == "auto":
-            return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-        return torch.device("cuda" if self.accelerator == "gpu" else self.accelerator)
+        found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        wanted = {"auto": found.type, "gpu": "cuda"}.get(self.accelerator, self.accelerator)
+        if wanted not in ("cpu", found.type):
+            raise UserError(f"accelerator={self.accelerator}: this machine has no such device; use accelerator=auto")
+        return torch.device(wanted)
 
 
 @dataclass

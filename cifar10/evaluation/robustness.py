@@ -10,6 +10,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from cifar10.commandline.instantiate import matches
 from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, names_of
 from cifar10.data.corruptions.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c
 from cifar10.data.split import stratified_order
@@ -25,7 +26,6 @@ from cifar10.evaluation.predictions import (
 from cifar10.files import atomic_write
 from cifar10.progress import Progress
 from cifar10.report.groups import Group
-from cifar10.training.instantiate import matches
 from cifar10.untrusted import fits
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from cifar10.commandline.instantiate import describe, matches
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation import finished_runs as finished
 from cifar10.evaluation import predictions, robustness
@@ -18,7 +19,6 @@ from cifar10.report import groups as groups_of
 from cifar10.report import page as report
 from cifar10.report.groups import Group, Run
 from cifar10.report.metrics import format_per_class
-from cifar10.training.instantiate import describe, matches
 
 log = logging.getLogger("evaluate")
 

@@ -101,7 +101,7 @@ FAMILIES = ["mobilenetv3_small_050", "mobilenetv4_conv_small_035", "vgg11", "lcn
 def test_every_family_of_timm_makes_logits_and_every_parameter_is_in_one_block(backbone):
     with torch.device("meta"):  # shapes alone: nothing is computed
         model = build(backbone, image_size=None).eval()
-        side = model.preprocessing["image_size"]
+        side = model.preprocessing.image_size
         assert model(torch.rand(2, 3, side, side)).shape == (2, 10)
     blocks = model.backbone_blocks()
     placed = [id(parameter) for block in blocks for parameter in block]
@@ -142,8 +142,8 @@ def test_preprocessing_comes_from_the_weights_and_image_size_alone_can_be_chosen
     backbone, statistics, interpolation, image_size
 ):
     own = {"image_size": image_size, "mean": statistics[0], "std": statistics[1], "interpolation": interpolation}
-    assert build(backbone, image_size=None).preprocessing == own
-    assert build(backbone, image_size=96).preprocessing == own | {"image_size": 96}
+    assert build(backbone, image_size=None).preprocessing.settings == own
+    assert build(backbone, image_size=96).preprocessing.settings == own | {"image_size": 96}
 
 
 # weights from a file
@@ -371,7 +371,7 @@ def local_folder(folder, architecture):
 def test_a_local_folder_is_handed_to_timm_with_its_weights_and_statistics(tmp_path):
     backbone, state = local_folder(tmp_path / "mine", "test_resnet")
     model = build(backbone, pretrained=True)
-    assert holds(model, state) and list(model.preprocessing["mean"]) == [0.1, 0.2, 0.3]
+    assert holds(model, state) and list(model.preprocessing.mean) == [0.1, 0.2, 0.3]
     assert not holds(build(backbone, pretrained=False), state)
 
 

@@ -49,6 +49,11 @@ def svg(figure: Figure, name: str, label: str) -> str:
     _, text = re.sub(r"<!--.*?-->\s*", "", file.getvalue(), flags=re.DOTALL).split("<svg ", 1)
     _, text = text.split(">", 1)
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)  # it would style the whole page
+    # matplotlib's own ids hash the last bits of a layout, which are not the same twice
+    hashed = {
+        old: f"part{index}" for index, old in enumerate(dict.fromkeys(re.findall(r"\b[a-z][0-9a-f]{10}\b", text)))
+    }
+    text = re.sub(r"\b[a-z][0-9a-f]{10}\b", lambda found: hashed[found[0]], text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     text = text.replace(INK.lower(), "currentColor").replace(GREY.lower(), f"var(--muted, {GREY})")

@@ -8,7 +8,6 @@ from collections.abc import Collection
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from cifar10.errors import UserError, cause_of, one_line
 
@@ -26,7 +25,8 @@ def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, MisconfigurationException | ValueError | RuntimeError | ImportError):
+        is_lightnings = type(cause).__name__ == "MisconfigurationException"  # which is not imported here
+        if is_lightnings or isinstance(cause, ValueError | RuntimeError | ImportError):
             raise UserError(named(key, node, cause)) from error
         raise cause from None  # a bug: its own traceback
 
