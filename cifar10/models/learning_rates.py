@@ -8,15 +8,25 @@ from pytorch_lightning.callbacks import GradientAccumulationScheduler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-SCHEDULES = ("constant", "cosine")
+
+def constant(done: float, total: float) -> float:
+    return 1.0
+
+
+def cosine(done: float, total: float) -> float:
+    """One cycle to 0 (Loshchilov & Hutter 2017, section 3)."""
+    return 0.5 * (1 + math.cos(math.pi * done / total))
+
+
+SCHEDULES = {"constant": constant, "cosine": cosine}  # the factor of the peak when `done` of `total` is done
 
 
 @dataclass(frozen=True)
 class Schedule:
     """The learning rate of every parameter group at every optimizer step of [first_step, last_step).
 
-    peak: highest rate by group name; a group that is not named rests at 0. kind: "constant", or "cosine" (Loshchilov &
-    Hutter 2017, section 3, one cycle to 0), after a linear warm-up over the first `warmup`, a fraction of the steps.
+    peak: highest rate by group name; a group that is not named rests at 0. kind: a name in `SCHEDULES`, after a linear
+    warm-up over the first `warmup`, a fraction of the steps.
     """
 
     peak: dict[str, float]
@@ -30,10 +40,8 @@ class Schedule:
         progress = min(1.0, (step - self.first_step) / steps)
         if progress < self.warmup:
             factor = (progress + 1 / steps) / (self.warmup + 1 / steps)
-        elif self.kind == "cosine":
-            factor = 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
         else:
-            factor = 1.0
+            factor = SCHEDULES[self.kind](progress - self.warmup, 1 - self.warmup)
         return {name: peak * factor for name, peak in self.peak.items()}
 
     @property

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.efficientnet import EfficientNet
-from cifar10.models.learning_rates import Schedule
+from cifar10.models.learning_rates import SCHEDULES, Schedule
 from cifar10.models.metrics import ClassificationMetrics
 from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
 
@@ -205,6 +205,13 @@ def test_groups_that_are_not_named_rest_at_zero(tmp_path):
     assert seen.steps == [{"head": 0.1, "backbone": 0.0}] * 2
     moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
     assert moved == {name for name in before if name.startswith("head.")}
+
+
+def test_a_schedule_is_added_by_a_function_and_a_row(tmp_path, monkeypatch):
+    monkeypatch.setitem(SCHEDULES, "linear", lambda done, total: 1 - done / total)
+    model, seen = scratch_cnn(lr=0.1, schedule="linear"), RatesSeen()
+    fit(model, [batch_for(model)] * 4, tmp_path, [seen])
+    assert [rates["network"] for rates in seen.steps] == pytest.approx([0.1, 0.075, 0.05, 0.025])
 
 
 # the optimizer
