@@ -52,7 +52,7 @@ sys.exit(bool(differ))' "$@"
 declare -A deterministic=(
     [cnn]="model=cnn data.mixup_alpha=0.4 data.cutmix_alpha=1 data.cutout=8 data.flip=true data.crop_padding=4"
     [b0]="model=efficientnet_b0 model.drop_path=0.2 callbacks.two_phase.head_epochs=1 data.train_size=5000"
-    [b0_cached]="model=efficientnet_b0 callbacks.two_phase={cache_views:2,head_epochs:1} data.train_size=5000"
+    [b0_cached]="model=efficientnet_b0 callbacks.two_phase.head_epochs=1 callbacks.feature_caching.views=2 data.train_size=5000"
 )
 for name in "${!deterministic[@]}"; do
     for attempt in 1 2; do

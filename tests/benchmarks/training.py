@@ -63,9 +63,9 @@ def cache(settings: Settings) -> Iterator[dict]:
     name = f"{'tiny network' if settings.quick else 'B0 96 px'}, {images} + {images // 4} images"
 
     def fit(views: int, head_epochs: int, max_epochs: int) -> tuple[float, float]:
-        phases = {"cache_views": views, "head_epochs": head_epochs, "patience": "null"}
-        extra = [f"callbacks.two_phase.{key}={value}" for key, value in phases.items()]
-        return configured_fit(settings, images, [*network, *ALONE, *extra, f"trainer.max_epochs={max_epochs}"])
+        phases = [f"callbacks.two_phase.head_epochs={head_epochs}", "callbacks.two_phase.patience=null"]
+        extra = [*phases, f"callbacks.feature_caching.views={views}", f"trainer.max_epochs={max_epochs}"]
+        return configured_fit(settings, images, [*network, *ALONE, *extra])
 
     phase_1 = {
         "without cache": lambda: fit(0, head_epochs=epochs, max_epochs=epochs)[0],
