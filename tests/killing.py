@@ -160,7 +160,8 @@ def outcome(run: Path) -> dict[str, object]:
         for tag in events.Tags()["images"]:
             found[f"tensorboard {stage} {tag}"] = [(e.step, e.encoded_image_string) for e in events.Images(tag)]
     summary = json.loads((run / "run.json").read_text())
-    del summary["seconds"]
+    for timed in (summary, *summary["cost"]["phases"]):
+        del timed["seconds"]
     return found | {"run.json": summary}
 
 

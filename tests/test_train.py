@@ -114,7 +114,7 @@ def test_a_finished_run_says_so_and_what_it_cost(command, tiny, tmp_path, monkey
     summary = json.loads((run / "run.json").read_text())
     assert summary["epochs"] == 1 and summary["train_images"] == 160 and summary["val_images"] == 40
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert summary["seconds"] == last["callbacks"]["Timer"]["time_elapsed"]["train"] + 100, "counted once"
+    assert summary["seconds"] == last["callbacks"]["TrainingTimer"]["training_seconds"] + 100, "counted once"
     assert "thread" in summary["hardware"] and 0 <= summary["val/acc"] <= 1
     assert command("train.py", f"resume={run.relative_to(tmp_path)}", "trainer.max_epochs=2") == 0
     assert json.loads((run / "run.json").read_text())["epochs"] == 2
@@ -396,7 +396,7 @@ def test_a_compiled_run_is_the_run(command, tiny, tmp_path):
 def test_a_run_with_cached_features_says_how_large_they_are_and_where(command, tiny, tmp_path):
     assert command("train.py", *tiny, *B0, "callbacks.feature_caching.views=2", "trainer.max_epochs=2",
                    "callbacks.two_phase.head_epochs=1") == 0  # fmt: skip
-    assert "features of 160 training images in 2 views and of 40 validation images: " in command.out
+    assert "cached the features of 160 training images in 2 views each and 40 validation images: " in command.out
     assert " MB in memory" in command.out
     assert tags(the_run(tmp_path), "train", "images") == {"images as the network sees them"}
 

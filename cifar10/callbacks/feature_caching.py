@@ -140,7 +140,7 @@ def compute_features(
             shape, batch, folder = (len(data.indices[stage]), count), data.eval_batch_size, trainer.default_root_dir
             caches[stage] = fill(shape, inputs, network, batch, device, folder, trainer, progress.update)
     seconds, nbytes = time.perf_counter() - started, sum(cache.nbytes for cache in caches.values())
-    each = f", {views} views each" if views > 1 else ""
+    each = f" in {views} views each" if views > 1 else ""
     log.info(
         f"cached the features of {train:,} training images{each} and {val:,} validation images: {size(nbytes)}"
         f" {caches['train'].place}, {seconds:.0f} s, {total / seconds:.0f} img/s"

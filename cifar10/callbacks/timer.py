@@ -21,6 +21,9 @@ class TrainingTimer(Timer):
         """Of the run in all its parts."""
         return self.earlier + self.time_elapsed()
 
+    def on_fit_start(self, *arguments: object) -> None:
+        """Nothing: at least one step is made."""
+
     def state_dict(self) -> dict:
         return {"training_seconds": self.training_seconds}
 

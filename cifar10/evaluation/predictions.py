@@ -40,6 +40,7 @@ NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256"}
 
 def predicted(run: FinishedRun, settings: Settings) -> Run:
     """The run with its predictions: those stored in its evaluation folder if they are this checkpoint's, else new."""
+    rows = RunFolder(run.folder).read_metrics()
     file = evaluation_folder(run.folder, settings) / "predictions.npz"
     checkpoint = RunFolder(run.folder).checkpoint(settings.checkpoint)
     stored = read_predictions(file)
@@ -54,20 +55,19 @@ def predicted(run: FinishedRun, settings: Settings) -> Run:
             fits = fits and facts.get("data_root") == data_root(run, settings)
         if fits:
             log.info(f"{run.folder}: predictions are there already")
-            return assemble(run, stored)
+            return assemble(run, stored, rows)
     require_checkpoint(run.folder, settings.checkpoint)
     log.info(f"{run.folder}: predicting with {checkpoint.name} on {device_name(settings.device)}")
     arrays = predict_run(run, settings)
     file.parent.mkdir(exist_ok=True)
     write_predictions(file, arrays)
-    return assemble(run, arrays)
+    return assemble(run, arrays, rows)
 
 
-def assemble(run: FinishedRun, arrays: dict) -> Run:
+def assemble(run: FinishedRun, arrays: dict, rows: list[dict[str, float]]) -> Run:
     facts = arrays["facts"] | {"summary": run.summary}
     if "cost" in run.summary:
         facts["cost"] = run.summary["cost"]
-    rows = RunFolder(run.folder).read_metrics()
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
     return Run(str(run.cfg.name), run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)

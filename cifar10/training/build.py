@@ -65,6 +65,9 @@ OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the train
 def build_data(cfg: DictConfig) -> CIFAR10DataModule:
     """The data module, its files there and verified, so that the class names are known."""
     datamodule = make("data", cfg.data, CIFAR10DataModule)
+    views = (cfg.callbacks.get("feature_caching") or {}).get("views")
+    if isinstance(views, int) and views > 0:  # before anything is written
+        datamodule.check_views(views)
     datamodule.prepare_data()
     return datamodule
 

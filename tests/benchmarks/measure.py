@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.data.sources import SOURCES
+from cifar10.data.sources import find_source
 from cifar10.errors import UserError
 from cifar10.files import atomic_write
 from cifar10.machine import commit, processor
@@ -124,7 +124,7 @@ def environment(settings: Settings) -> dict[str, object]:
         "torch": torch.__version__,
         "pytorch-lightning": pl.__version__,
         "commit": commit(),
-        "data": SOURCES[settings.source].name,
+        "data": find_source(settings.source).name,
         "repeats": settings.repeats,
         "quick": "yes: these figures mean nothing" if settings.quick else "no",
     }

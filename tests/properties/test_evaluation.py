@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar10.models.classifier import LearningRates
+from cifar10.models.learning_rates import Schedule
 from cifar10.report.calibration import calibration, coverage_curve, coverage_summary, fit_temperature
 from cifar10.report.metrics import classification_metrics, most_confused
 from cifar10.report.statistics import (
@@ -181,7 +181,7 @@ def test_the_interval_over_seeds_holds_the_difference_and_is_mirrored_by_a_swap(
     st.floats(1e-6, 10),
 )
 def test_a_learning_rate_climbs_to_its_peak_and_falls_without_a_jump(first, steps, schedule, warmup, peak):
-    rates = LearningRates({"any": peak}, first, first + steps, schedule, warmup)
+    rates = Schedule({"any": peak}, first, first + steps, schedule, warmup)
     seen = np.array([rates.at(step)["any"] for step in range(first, first + steps + 1)]) / peak
     assert (seen[:-1] > 0).all() and (seen >= 0).all() and (seen <= 1 + 1e-9).all()
     # of a warm-up that ends between two steps the peak lies there too
