@@ -99,11 +99,11 @@ def documented(pattern: re.Pattern) -> list[str]:
 @pytest.fixture
 def examples(tmp_path) -> Path:
     """A folder of the configuration files that README.md shows as examples, for --config-dir."""
-    for header, text in re.findall(r"```yaml\n((?:# .*\n)+)(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL):
-        if named := re.search(r"^# (conf/\w+/\w+\.yaml)$", header, re.MULTILINE):
+    for text in re.findall(r"```yaml\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL):
+        if named := re.search(r"^# (conf/\w+/\w+\.yaml)$", text, re.MULTILINE):
             file = tmp_path / named[1]
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(header + text)
+            file.write_text(text)
     return tmp_path / "conf"
 
 
