@@ -15,7 +15,7 @@ log = logging.getLogger("evaluate")
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Write the report of one run or of several; what cannot be reported of the others is an error at the end."""
+    """Write the report of one run or several; runs that cannot be reported are an error at the end."""
     from cifar10.evaluation import finished_runs as finished
     from cifar10.evaluation import steps as reporting
 

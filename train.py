@@ -3,7 +3,7 @@
 python train.py                                            the CNN from scratch
 python train.py model=efficientnet_b0 trainer.devices=1    a pretrained backbone in two phases
 python train.py -m model=cnn,efficientnet_b0 seed=0,1,2    a sweep
-python train.py resume=outputs/cnn/2026-01-31_12-00-00     go on with an interrupted run
+python train.py resume=outputs/cnn/2026-01-31_12-00-00     resume an interrupted run
 """
 
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Atomic writes, and folders that one process works in at a time."""
+"""Atomic writes, and folders that one process uses at a time."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ def atomic_write(path: str | Path, mode: str = "wb", **options: object) -> Itera
     """Open a new file that replaces `path`, written and synced, once the block has ended without an error.
 
     Until then, and after an error or a kill, the previous file is unchanged. mode, options: of `open`.
-    Raises UserError that names the file if it cannot be written: a full disk, a read-only folder.
+    Raises UserError naming the file if it cannot be written: a full disk, a read-only folder.
     """
     path = Path(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -48,7 +48,7 @@ def sync(folder: Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove the unfinished files of killed processes, in a folder that no other process works in."""
+    """Remove the unfinished files of killed processes, in a folder that no other process is using."""
     for aside in Path(folder).rglob(".*.tmp"):
         aside.unlink(missing_ok=True)
 
@@ -57,9 +57,9 @@ def remove_leftovers(folder: str | Path) -> None:
 def locked(path: str | Path, busy: str | None = None) -> Iterator[bool]:
     """Hold the lock file at `path`, which a process releases however it ends.
 
-    Waits for it, or raises FolderBusy(busy) if another process holds it. On a file system without locks it goes on
-    without, and gives False. A process that has waited must look again at what it found before: the other one may have
-    done the work.
+    Waits for it, or raises FolderBusy(busy) if another process holds it. On a file system without locks it continues
+    without one, and yields False. A process that has waited must recheck what it found before: the other may have done
+    the work.
     """
     lock = FileLock(path, mode=0o666)
     try:
@@ -67,7 +67,7 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[bool]:
     except Timeout:
         raise FolderBusy(busy) from None
     except (OSError, NotImplementedError):
-        pass  # no locks here, or no right to write: the next write says so
+        pass  # no locks here, or no write permission: the next write reports it
     try:
         yield lock.is_locked
     finally:
@@ -79,9 +79,9 @@ def locked(path: str | Path, busy: str | None = None) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A temporary folder in `parent`, where one process works at a time; others wait.
+    """A temporary folder in `parent`, for one process at a time; others wait.
 
-    A `parent` made for it is removed again unless something was put there. What killed processes left is removed.
+    A `parent` created for it is removed again unless something was put there. What killed processes left is removed.
     """
     made = [folder for folder in (parent, *parent.parents) if not os.path.lexists(folder)]
     try:

@@ -1,4 +1,4 @@
-"""The host's memory: how much is free, and how freed memory is used again. Imports no torch."""
+"""The host's memory: how much is free, and how freed memory is reused. Imports no torch."""
 
 import contextlib
 import ctypes
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     import torch
 
-CONTROL_GROUP = Path("/sys/fs/cgroup")  # a container's own
+CONTROL_GROUP = Path("/sys/fs/cgroup")  # the container's own
 
-# of glibc's malloc.h
+# from glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> None:
-    """Have the memory of freed tensors used again, in huge pages, instead of going back to the system.
+    """Have the memory of freed tensors reused, in huge pages, instead of returned to the system.
 
-    glibc by default returns every block of more than 32 MB, and gets it back zeroed, page by page, in the next layer:
-    on a CPU that halves the speed of a network at 128 pixels and more. Call it before torch is imported. Elsewhere than
-    with glibc on Linux it does nothing; so it does where the environment holds settings of its own.
+    By default glibc returns every block of more than 32 MB, and gets it back zeroed, page by page, in the next layer:
+    on a CPU that halves the speed of a network at 128 pixels and more. Call this before torch is imported. It does
+    nothing without glibc on Linux, or if the environment already configures the allocator.
     """
     if any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ):
         return
@@ -38,21 +38,21 @@ def keep_freed_memory() -> None:
 
 
 def free_memory() -> int:
-    """Bytes of host memory that a process may still take, within its control group's limit where there is one."""
+    """Bytes of host memory that a process may still take, within its control group's limit, if any."""
     free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # no such limit, or none that is a number
+    with contextlib.suppress(OSError, ValueError):  # no limit, or not a number
         limit = int((CONTROL_GROUP / "memory.max").read_text()) - int((CONTROL_GROUP / "memory.current").read_text())
         free = min(free, limit)
     return free
 
 
 def size(nbytes: int) -> str:
-    """Bytes in words: 1.4 GB."""
+    """Bytes, human-readable: 1.4 GB."""
     return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
 def hardware(trainer: "pl.Trainer") -> str:
-    """The device that the trainer computes on, in words."""
+    """The device that the trainer runs on, human-readable."""
     device = trainer.strategy.root_device
     return f"{trainer.num_devices} x " * (trainer.num_devices > 1) + device_name(device)
 
@@ -72,12 +72,12 @@ def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # no Linux, or an ARM processor
+    except (OSError, StopIteration):  # not Linux, or an ARM processor
         return platform.processor() or platform.machine() or "CPU"
 
 
 def commit() -> str:
-    """The commit of the code that runs, with "+" if files differ from it."""
+    """The commit of the running code, with "+" if files differ from it."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

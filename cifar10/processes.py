@@ -1,4 +1,4 @@
-"""Several processes that train together: Lightning starts the command again for each further device."""
+"""Several processes that train together: Lightning starts the command again for each additional device."""
 
 import os
 import time
@@ -12,7 +12,7 @@ SWEEP = "CIFAR10_SWEEP_FOLDER"  # the environment variable in which rank 0 tells
 
 
 def rank_zero_ends(seconds: float = 5.0) -> bool:
-    """Whether this is a worker, and rank 0, which started it, ends as well: it has said why."""
+    """Whether this is a worker whose rank 0, which started it, is ending too: rank 0 has reported why."""
     until = time.monotonic() + seconds
     while is_worker and os.getppid() == PARENT and time.monotonic() < until:
         time.sleep(0.05)
@@ -20,7 +20,7 @@ def rank_zero_ends(seconds: float = 5.0) -> bool:
 
 
 def sweep_arguments() -> list[str]:
-    """What makes a worker's sweep that of rank 0: in its folder, and silent."""
+    """The arguments that make a worker's sweep that of rank 0: in its folder, and silent."""
     if not is_worker or SWEEP not in os.environ:
         return []
     return [f"hydra.sweep.dir={quoted(os.environ[SWEEP])}", "hydra/hydra_logging=disabled"]

@@ -1,4 +1,4 @@
-"""Progress of what takes longer than two seconds: a bar on a terminal, a line now and then in a file."""
+"""Progress of anything longer than two seconds: a bar on a terminal, an occasional line in a file."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """A bar where somebody watches; a line every half a minute in the log where nobody does."""
+    """A bar on a terminal; elsewhere, a log line every half minute."""
 
     def __init__(self, total: int, what: str, seconds: float = 30.0):
         self.bar = tqdm(total=total, desc=what, unit="img", disable=None, leave=False)

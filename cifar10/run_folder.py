@@ -1,4 +1,4 @@
-"""A run's folder: the names and forms of what lies in it, and which settings make its recipe. Imports no torch."""
+"""A run's folder: the names and formats of what is in it, and which settings make up its recipe. Imports no torch."""
 
 import csv
 import enum
@@ -16,7 +16,7 @@ from cifar10.errors import UserError, cause_of, one_line
 from cifar10.files import atomic_write
 from cifar10.untrusted import YAML_ERRORS, check_environment, fits, key_of, leaves, load_yaml, read_list
 
-# forms of what training cost and of run.json, of which a report shows parts; a key may be missing
+# formats of the training cost and of run.json, parts of which a report shows; keys may be missing
 PHASE = dict.fromkeys(("phase", "epochs", "seconds", "trained_parameters", "flops_per_epoch"), float)
 COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float) | {"phases": [PHASE]}
 SUMMARY = {
@@ -36,7 +36,7 @@ class Free(enum.Flag):
     SWEEP = enum.auto()  # when the whole sweep is resumed
 
 
-# The only table of its kind: a setting that is not in it makes another recipe, and cannot change on resume.
+# The only such table: a setting that is not in it makes a different recipe, and cannot change on resume.
 SETTINGS = {
     key: free
     for free, keys in {
@@ -58,7 +58,7 @@ SETTINGS = {
     }.items()
     for key in keys
 }
-# Lightning's callbacks that only watch; a class of one's own says `changes_training = False`
+# Lightning's callbacks that only watch; your own class says `changes_training = False`
 WATCHERS = (
     *("DeviceStatsMonitor", "LearningRateMonitor", "ThroughputMonitor", "ModelSummary", "RichModelSummary", "Timer"),
     *("ProgressBar", "TQDMProgressBar", "RichProgressBar", "ModelCheckpoint", "OnExceptionCheckpoint"),
@@ -66,15 +66,15 @@ WATCHERS = (
 
 
 def is_free(setting: str, free: Free) -> bool:
-    """Whether a setting, or a section that it is in, may differ there; `hydra/launcher` is in the section `hydra`."""
+    """Whether a setting, or a section it is in, may differ there; `hydra/launcher` is in the section `hydra`."""
     parts = re.split(r"[./]", setting)
     return any(free in SETTINGS.get(".".join(parts[:length]), Free(0)) for length in range(1, len(parts) + 1))
 
 
 def recipe(cfg: DictConfig, watchers: Sequence[str] = (), resolve: bool = False) -> dict[str, object]:
-    """Every setting that a result depends on, by dotted key, without the seed and without what is null.
+    """Every setting that a result depends on, by dotted key, without the seed and null values.
 
-    watchers: keys in `cfg.callbacks` of callbacks that change nothing, besides Lightning's own.
+    watchers: keys in `cfg.callbacks` of callbacks, besides Lightning's own, that change nothing.
     """
     settings = OmegaConf.to_container(cfg, resolve=resolve)
     for key, callback in list((settings.get("callbacks") or {}).items()):
@@ -87,7 +87,7 @@ def recipe(cfg: DictConfig, watchers: Sequence[str] = (), resolve: bool = False)
 
 
 class RunFolder:
-    """Where things lie in a run's folder, and how they are read and written."""
+    """Where things are in a run's folder, and how they are read and written."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
@@ -105,7 +105,7 @@ class RunFolder:
         return self.checkpoints / f"{name}.ckpt"
 
     def evaluation(self, source: str | None = None) -> Path:
-        """Where the evaluation lies; source: of other test images than the run's own."""
+        """Where the evaluation is; source: of test images other than the run's own."""
         return self.path / ("evaluation" if source is None else f"evaluation_{source}")
 
     @property
@@ -128,7 +128,7 @@ class RunFolder:
         return shown(self.path)
 
     def read_config(self) -> DictConfig:
-        """The settings that the run was trained with; UserError unless they have a configuration's form."""
+        """The settings that the run was trained with; UserError if they are not a configuration."""
         try:
             cfg = load_yaml(self.config)
             if not isinstance(cfg, DictConfig):
@@ -163,14 +163,14 @@ class RunFolder:
                 file.write(OmegaConf.to_yaml(content))
 
     def change_settings(self, cfg: DictConfig, changes: Sequence[str]) -> None:
-        """Have the settings say what the run is trained with from now on; changes: the overrides given."""
+        """Make the stored settings say what the run is trained with from now on; changes: the overrides given."""
         stored = read_list(self.overrides) if self.overrides.exists() else []
         changed = {key_of(override): override for override in changes if key_of(override) != "resume"}
         kept = [changed.pop(key_of(override), override) for override in stored]
         self.write_settings(OmegaConf.merge(cfg, {"resume": None}), [*kept, *changed.values()])
 
     def read_summary(self) -> dict:
-        """A finished run's run.json; FileNotFoundError if it has not finished, UserError if the form is another."""
+        """A finished run's run.json; FileNotFoundError if it has not finished, UserError if its format differs."""
         problem = f"run={self.path}: {self.summary} cannot be read"
         try:
             summary = json.loads(self.summary.read_text(encoding="utf-8"))
@@ -185,14 +185,14 @@ class RunFolder:
         return {key: value for key, value in summary.items() if key in SUMMARY}
 
     def write_summary(self, summary: dict) -> None:
-        """Write run.json: from here on the run has finished."""
+        """Write run.json: from now on the run counts as finished."""
         with atomic_write(self.summary, "w", encoding="utf-8") as file:
             file.write(json.dumps(summary, indent=2) + "\n")
 
     def read_metrics(self) -> list[dict[str, float]]:
-        """The rows of metrics.csv, an epoch each, without their empty cells; none if there is no such file.
+        """The rows of metrics.csv, one per epoch, without empty cells; none if there is no such file.
 
-        Raises UserError for a file that is no table of numbers with an epoch in each row.
+        Raises UserError for a file that is not a table of numbers with an epoch in each row.
         """
         if not self.metrics.is_file():
             return []
@@ -203,30 +203,30 @@ class RunFolder:
                 sane = 0 <= row.get("epoch", -1) < 1e9 and 0 <= row.get("seconds", 0) < 1e9
                 if not sane or row.get("phase", 1) not in (1, 2):
                     raise ValueError(f"a row of epoch {row.get('epoch')}, phase {row.get('phase', 1)}")
-        except (ValueError, OSError, csv.Error, TypeError) as error:  # TypeError: a cell too many
+        except (ValueError, OSError, csv.Error, TypeError) as error:  # TypeError: an extra cell
             reason = f"{self.metrics} cannot be read ({cause_of(error)})"
             raise UserError(f"{reason}: remove it to do without its curves") from error
         return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
 def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:
-    """Hydra's record of the settings of the command line, or of those of Hydra itself, as they were written."""
+    """Hydra's record of the command line's settings, or of Hydra's own, as they were written."""
     return OmegaConf.to_container(hydra.overrides[kind], resolve=False)
 
 
 def shown(path: str | Path) -> str:
-    """A path as the user may give it again: from the folder where the command was started, whatever chdir did."""
+    """A path as the user can type it: relative to where the command was started, whatever chdir did."""
     start = HydraConfig.get().runtime.cwd if HydraConfig.initialized() else os.getcwd()
     return os.path.relpath(os.path.abspath(path), start)
 
 
 def argument(key: str, path: str | Path) -> str:
-    """KEY=PATH to be pasted into a shell, quoted for it and for Hydra."""
+    """KEY=PATH to paste into a shell, quoted for it and for Hydra."""
     return shlex.quote(f"{key}={quoted(shown(path))}")
 
 
 def quoted(text: str | Path) -> str:
-    """A text as Hydra reads it back: in quotes unless it is plain."""
+    """Text as Hydra reads it back: quoted unless it is plain."""
     text = str(text)
     if re.fullmatch(r"[A-Za-z_./][\w./-]*", text, re.ASCII) and text.lower() not in (
         "null",

@@ -1,6 +1,6 @@
 """Signals that end a program: the first lets a training step finish and be saved, the second stops at once.
 
-Lightning has no such thing: on SIGINT it stops without saving, on SIGTERM it raises in mid-step, and under Slurm it
+Lightning has nothing like it: on SIGINT it stops without saving, on SIGTERM it raises in mid-step, and under Slurm it
 saves in mid-step, so that a resumed run would not end in the same bits.
 """
 
@@ -52,13 +52,13 @@ class Signals:
                 signal.signal(signum, handler)
 
     def watch_requeue(self) -> None:
-        """Heed Slurm's requeue signal as well."""
+        """Watch for Slurm's requeue signal too."""
         if self.watching:
             self.watching = (signal.SIGINT, signal.SIGTERM, *REQUEUE)
             self.listen()
 
     def listen(self) -> None:
-        """Install our handler, again in front of Lightning's."""
+        """Install our handler, ahead of Lightning's again."""
         if self.received is None:
             for signum in self.watching:
                 signal.signal(signum, self._handle)
@@ -69,7 +69,7 @@ class Signals:
         self.received = signum
         name = signal.Signals(signum).name
         if self.hold:
-            say(f"{name}: finishing the step and saving it; once more stops at once")
+            say(f"{name}: finishing the step and saving it; a second signal stops at once")
         else:
             say(f"stopped by {name}")
             raise Interrupted(signum)
@@ -81,4 +81,4 @@ def say(line: str) -> None:
         os.write(2, f"\n{line}\n".encode())
 
 
-signals = Signals()  # a process has one set of them
+signals = Signals()  # one per process

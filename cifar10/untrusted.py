@@ -1,6 +1,6 @@
-"""Read settings and results that somebody else may have written: nothing in them is executed, and errors are a line.
+"""Read settings and results that someone else may have written: nothing in them is executed, and errors are one line.
 
-A stored setting may name classes of `PACKAGES` alone, and may neither leave the run's folder nor compute anything.
+A stored setting may name classes of `PACKAGES` only, and may neither leave the run's folder nor compute anything.
 """
 
 import importlib
@@ -21,7 +21,7 @@ RESOLVERS = ("oc.env", "oc.select", "now", "hydra")  # others make sections out 
 PLACES = ("output_dir", "default_root_dir", "dirpath", "save_dir", "path", "filename")  # where something is written
 SUBFOLDER = ("hydra.sweep.subdir", "hydra.job.config.override_dirname.")  # names folders within the sweep's own
 KEY = r"[A-Za-z_]\w*(?:[./][\w-]+)*(?:@[\w.]+)?"
-NO_CLASS = f"it names no class of {', '.join(PACKAGES)}"
+NO_CLASS = f"it does not name a class of {', '.join(PACKAGES)}"
 FORM = re.compile(rf"(?:\+{{0,2}}(?P<key>{KEY})=(?P<value>.*)|~(?P<gone>{KEY})(?:=.*)?)")
 OUTSIDE = re.compile(r"\.\.|(?:^|[\[,'\"\s])[/~]")  # a path that leaves its folder
 
@@ -62,7 +62,7 @@ def check_environment(key: str, value: object) -> None:
 def fits(value: object, form: object) -> bool:
     """Whether a value read from JSON has a form: a type, a tuple of forms, [form of every item], {key: form}.
 
-    A float may be a whole number or NaN; numbers lie from 0 to 1e24. A dict may lack keys.
+    A float may be a whole number or NaN; numbers range from 0 to 1e24. A dict may lack keys.
     """
     if isinstance(form, tuple):
         return any(fits(value, one) for one in form)
@@ -85,14 +85,14 @@ def leaves(tree: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def check_overrides(file: Path, overrides: Sequence[str]) -> None:
-    """UserError that names the file and the first override that must not be given to Hydra unseen."""
+    """UserError naming the file and the first override that must not be passed to Hydra unchecked."""
     for override in overrides:
         if reason := override_fault(override):
             raise refusal(file, override, reason)
 
 
 def override_fault(override: str) -> str:
-    """Why an override must not be given to Hydra unseen; empty if it may be."""
+    """Why an override must not be passed to Hydra unchecked; empty if it may be."""
     form = FORM.fullmatch(override)
     if not form:
         return "not a setting of the form key=value"
@@ -108,7 +108,7 @@ def override_fault(override: str) -> str:
 
 
 def setting_faults(value: object, key: str = "") -> Iterator[tuple[str, str, str]]:
-    """(dotted key, text, reason) of everything in a stored configuration that must not be used unseen."""
+    """(dotted key, text, reason) of everything in a stored configuration that must not be used unchecked."""
     if isinstance(value, dict):
         for name, item in value.items():
             yield from setting_faults(item, f"{key}.{name}".lstrip("."))
@@ -128,24 +128,24 @@ def setting_fault(key: str, value: object) -> str:
 
 
 def text_fault(key: str, value: str) -> str:
-    """Why a setting's text must not be used unseen; empty if it may be."""
+    """Why a setting's text must not be used unchecked; empty if it may be."""
     resolvers, put_together = re.findall(r"\$\{([^}:]*):", value), re.search(r"\$\{[^}:]*\$", value)
     if put_together or not set(resolvers) <= set(RESOLVERS):
-        return f"it computes; allowed are {', '.join(RESOLVERS)}"
+        return f"it computes something; only {', '.join(RESOLVERS)} are allowed"
     if OUTSIDE.search(value) and ("." not in key or key.rpartition(".")[2] in PLACES):
-        return "it leads out of its folder"
+        return "it points outside its folder"
     return ""
 
 
 def refusal(file: Path, setting: str, reason: str) -> UserError:
     return UserError(
-        f"{file} holds {setting[:80]!a}, which is not taken from a file ({reason});"
-        " give it again by hand if it is meant"
+        f"{file} contains {setting[:80]!a}, which is not accepted from a file ({reason});"
+        " pass it on the command line if you mean it"
     )
 
 
 def is_own_class(name: str) -> bool:
-    """Whether a dotted name is that of a class of `PACKAGES`, defined there; imports nothing outside of them."""
+    """Whether a dotted name is a class defined in `PACKAGES`; imports nothing outside them."""
     module, _, name = name.rpartition(".")
     if module.partition(".")[0] not in PACKAGES:
         return False

@@ -693,7 +693,7 @@ def sweep(tmp_path):
 
 @pytest.mark.parametrize("override", OVERRIDES, ids=[f"override {o!r}" for o in OVERRIDES])
 def test_a_sweep_to_be_resumed_that_was_started_with(sweep, marker, override):
-    with pytest.raises(UserError, match=r"overrides holds .* is not taken from a file") as caught:
+    with pytest.raises(UserError, match=r"overrides contains .* is not accepted from a file") as caught:
         jobs.resume_sweep(sweep(["data=shapes", override]), [])
     assert "\n" not in str(caught.value)
 
@@ -740,7 +740,7 @@ def store(run, key, value):
 def test_a_run_to_be_resumed_that_has_stored(run, marker, key, value):
     store(run, key, value)
     resume_refused(
-        run, r"config.yaml holds .* is not taken from a file|config.yaml is not .* \(.* reads the environment"
+        run, r"config.yaml contains .* is not accepted from a file|config.yaml is not .* \(.* reads the environment"
     )
 
 

@@ -34,7 +34,7 @@ def signalled(folder: Path, arguments: list[str], moment: str, *signums: int) ->
     for number, signum in enumerate(signums):
         os.kill(process.pid, signum)
         if number + 1 < len(signums):
-            wait_for(lambda: "once more stops at once" in output(folder))
+            wait_for(lambda: "a second signal stops at once" in output(folder))
     process.join(120)
     return process.exitcode
 

@@ -20,10 +20,10 @@ from cifar10.untrusted import key_of
 
 
 class ClaimFolder(Callback):
-    """Locks the folder of a run or of a sweep until the command ends; Hydra calls it before it makes the folder.
+    """Locks the folder of a run or of a sweep until the command ends; Hydra calls it before creating the folder.
 
-    Where the folder was not named on the command line and exists already, because two runs began in the same second,
-    the second one gets a folder with a number.
+    If the folder was not named on the command line and exists already, because two runs began in the same second, the
+    second one gets a numbered folder.
     """
 
     held = contextlib.ExitStack()  # the locks of this process
@@ -37,7 +37,7 @@ class ClaimFolder(Callback):
 
 @contextlib.contextmanager
 def claims_released() -> Iterator[None]:
-    """Release, at the end, every folder that was claimed within; those made for it are removed if they are empty."""
+    """Release on exit every folder claimed within; those created for it are removed if empty."""
     try:
         yield
     finally:
@@ -46,7 +46,7 @@ def claims_released() -> Iterator[None]:
 
 
 def claim(config: DictConfig, key: str, resumed: bool) -> None:
-    """Make and lock the folder that a setting names; ends the program with a line if another process has it.
+    """Create and lock the folder that a setting names; ends the program with one line if another process holds it.
 
     A folder that holds a run is refused as well, unless the run is resumed.
     """
@@ -61,17 +61,17 @@ def claim(config: DictConfig, key: str, resumed: bool) -> None:
         ClaimFolder.held.enter_context(locked(RunFolder(folder).lock, busy))
         if key == "hydra.run.dir":
             if named and not resumed and RunFolder(folder).begun:
-                way = f"go on with it ({RunFolder(folder).resume_command}), or name a new folder"
-                raise UserError(f"hydra.run.dir={folder}: holds a run already; {way}")
+                way = f"resume it ({RunFolder(folder).resume_command}), or name a new folder"
+                raise UserError(f"hydra.run.dir={folder}: already holds a run; {way}")
             remove_leftovers(folder)
         elif not resumed:
-            for lock in folder.glob("*/**/.lock"):  # of a job that is resumed by itself
+            for lock in folder.glob("*/**/.lock"):  # of a job that is resumed on its own
                 with locked(lock, busy):
                     pass
     except UserError as error:  # Hydra turns an exception in a callback into a warning
         fail(error)
     except (OSError, OmegaConfBaseException):
-        return  # Hydra runs into it as well, and reports it
+        return  # Hydra runs into it too, and reports it
     if not named:
         with flag_override(config.hydra, ["readonly", "struct"], False):
             OmegaConf.update(config, key, str(folder))
@@ -79,7 +79,7 @@ def claim(config: DictConfig, key: str, resumed: bool) -> None:
 
 
 def make(folder: Path, exist_ok: bool = True) -> Path:
-    """Make a folder, to be removed at the end of the command if it is empty."""
+    """Create a folder, to be removed at the end of the command if it is empty."""
     for place in reversed([folder, *folder.parents]):
         with contextlib.suppress(FileExistsError):
             place.mkdir()
@@ -91,7 +91,7 @@ def make(folder: Path, exist_ok: bool = True) -> Path:
 
 
 def make_another(folder: Path) -> Path:
-    """Make a folder that did not exist: of this name, or of this name with a number."""
+    """Create a folder that did not exist: with this name, or this name and a number."""
     for number in itertools.count(1):
         with contextlib.suppress(FileExistsError):
             return make(folder if number == 1 else folder.with_name(f"{folder.name}_{number}"), exist_ok=False)

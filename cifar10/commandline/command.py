@@ -1,4 +1,4 @@
-"""The command line: Hydra, with every mistake of the user answered in one line.
+"""The command line: Hydra, with every user mistake answered in one line.
 
 Imports nothing heavier than Hydra, so that `--help` and `--cfg job` answer at once.
 """
@@ -37,14 +37,14 @@ PATHS = ("data.root", "data_root", "model.weights", "resume")  # relative to whe
 class Command:
     """train.py or evaluate.py: from the arguments to the function of the composed configuration, and its errors.
 
-    What the function raises as UserError ends the program with that line and exit code, and a run's folder that was
-    not used is removed. HYDRA_FULL_ERROR=1 shows tracebacks instead.
+    A UserError from the function ends the program with its line and exit code, and an unused run folder is removed.
+    HYDRA_FULL_ERROR=1 shows tracebacks instead.
     """
 
     def __init__(self, config_name: str, function: Callable[[DictConfig], object]):
         self.config_name, self.function = config_name, function
         self.arguments = sys.argv[1:]
-        self.composed = False  # before, every exception is about what the user wrote
+        self.composed = False  # until then, every exception is about what the user wrote
         asked = os.environ.setdefault(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
         self.tracebacks = asked == "1"
 
@@ -72,7 +72,7 @@ class Command:
             fail(in_a_line(error, self.config_name))
 
     def set_arguments(self) -> bool:
-        """Have Hydra find in `sys.argv` what is meant; returns whether a sweep is resumed."""
+        """Put into `sys.argv` what Hydra is meant to read; returns whether a sweep is resumed."""
         before = slurm.earlier_folder(self.arguments)
         flags, settings = split([f"resume={quoted(before)}"] if before else self.arguments)
         folder = resumed_folder(settings) if self.config_name == "train" else None
@@ -110,7 +110,7 @@ class Command:
             if self.tracebacks or not is_known(error):
                 raise
             if sweep:
-                raise in_a_line(error, self.config_name) from None  # Hydra goes on, and raises it again at the end
+                raise in_a_line(error, self.config_name) from None  # Hydra continues, and raises it again at the end
             fail(in_a_line(error, self.config_name))
         finally:
             if not keep:
@@ -118,7 +118,7 @@ class Command:
 
 
 def make_absolute(cfg: DictConfig, start: str) -> None:
-    """Have paths mean what they meant where the command was started, before Hydra changed the folder."""
+    """Make paths mean what they meant where the command was started, before Hydra changed directory."""
     for key in PATHS:
         path = OmegaConf.select(cfg, key)
         if isinstance(path, str) and not path.startswith("~"):
@@ -126,7 +126,7 @@ def make_absolute(cfg: DictConfig, start: str) -> None:
 
 
 def remove_unused_folder(own: DictConfig) -> None:
-    """Remove from the job's folder what Hydra put there, if nothing else lies in it; own: Hydra's configuration."""
+    """Remove from the job's folder what Hydra put there, if it holds nothing else; own: Hydra's configuration."""
     folder = Path(own.runtime.output_dir)
     if is_worker or folder == Path(own.runtime.cwd):
         return

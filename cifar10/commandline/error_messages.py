@@ -27,7 +27,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def is_known(error: Exception) -> bool:
-    """Whether it speaks of what the user wrote, or of the machine; whatever else a job raises is a bug."""
+    """Whether it is about what the user wrote, or the machine; anything else that a job raises is a bug."""
     kinds = UserError | HydraException | OmegaConfBaseException | OSError | MemoryError
     names = (kind.__name__ for kind in type(error).__mro__)  # Lightning's, which is not imported here
     return isinstance(error, kinds) or lacks_memory(error) or "MisconfigurationException" in names
@@ -44,7 +44,7 @@ def in_a_line(error: Exception, config_name: str) -> UserError:
 
 
 def fail(error: UserError) -> NoReturn:
-    """End the program with the error's line and exit code; a worker is silent where rank 0 has said it."""
+    """End the program with the error's line and exit code; a worker stays silent if rank 0 has reported it."""
     if not rank_zero_ends():
         print("error:", one_line(error), file=sys.stderr)
     sys.exit(error.exit_code)
@@ -66,9 +66,9 @@ def explain(error: Exception, config_name: str) -> str:
         return f"not enough memory ({cause_of(error)}); try a smaller data.batch_size, data.image_size or model"
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
-        way = "name a folder that can be written: hydra.run.dir=FOLDER"
+        way = "name a writable folder: hydra.run.dir=FOLDER"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            way = "free some space, then go on: python train.py resume=RUN"
+            way = "free some space, then resume: python train.py resume=RUN"
         return f"{what}{cause_of(error)}; {way}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None)
@@ -90,14 +90,14 @@ def without_hints(error: object) -> str:
 
 
 def choices() -> list[str]:
-    """The command line's choices of groups."""
+    """The group choices on the command line."""
     return [argument for argument in sys.argv[1:] if (CONF / argument.partition("=")[0].lstrip("+")).is_dir()]
 
 
 def unknown(key: str, config_name: str) -> str:
-    """What to do about a key of the command line that the configuration lacks."""
+    """What to do about a key on the command line that the configuration lacks."""
     if key == "ckpt_path":
-        return "no such setting; resume=RUN goes on with a run"
+        return "no such setting; resume=RUN resumes a run"
     for argument in sys.argv[1:]:
         removed = argument.partition("=")[0]
         if removed.startswith("~") and f"{key}.".startswith(f"{removed[1:]}."):

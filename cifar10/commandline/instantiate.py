@@ -32,10 +32,10 @@ def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
 
 
 def named(key: str, node: DictConfig, error: Exception) -> str:
-    """An error's message in a line, behind the setting that it is about.
+    """An error's message on one line, prefixed with the setting that it is about.
 
-    A class whose argument is wrong raises a ValueError that begins with `argument=value: `; the setting of that
-    argument, or the one that it is taken from as in `image_size: ${data.image_size}`, comes to stand in front.
+    A class whose argument is wrong raises a ValueError that begins with `argument=value: `; the prefix is that
+    argument's setting, or the one that it is taken from, as in `image_size: ${data.image_size}`.
     """
     message = one_line(error)
     argument = re.match(r"(\w+)(?==|:|\.)", message)
@@ -47,13 +47,13 @@ def named(key: str, node: DictConfig, error: Exception) -> str:
 
 
 def find_class(key: str, name: object, kind: type) -> type:
-    """The class of a name; UserError if there is none, or not of this kind."""
-    wanted = f"{key}._target_={name}: must name a class of the kind of {kind.__module__}.{kind.__name__}"
+    """The class with this name; UserError if there is none, or it is of another kind."""
+    wanted = f"{key}._target_={name}: must name {kind.__module__}.{kind.__name__} or a subclass of it"
     if not isinstance(name, str):
         raise UserError(wanted)
     try:
         target = get_class(name)
-    except (ImportError, ValueError) as error:  # as Hydra wraps whatever the module raises
+    except (ImportError, ValueError) as error:  # Hydra wraps whatever the module raises
         raise UserError(f"{wanted} ({cause_of(error)})") from error
     if not issubclass(target, kind):
         raise UserError(wanted)
@@ -64,7 +64,7 @@ def check_values(key: str, target: type, node: DictConfig, given: Collection[str
     """UserError for a key or a value of a section that the constructor of `target` does not take.
 
     The signature is the schema. Hydra's structured configs would need a dataclass for each class, Lightning's trainer
-    among them: a second list of the same arguments, to be kept alike.
+    among them: a second list of the same arguments, to be kept in sync.
     """
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__)

@@ -1,7 +1,7 @@
-"""A run that goes on: its own settings, from its folder, and on top of them what is given beside `resume=`.
+"""A resumed run: the settings stored in its folder, overridden by those given along with `resume=`.
 
-Who wrote the stored settings is not known: what could make Hydra build, read or write anything else has to be given
-again by hand. They are taken as they were composed: neither a changed conf/ nor the run's --config-dir matters.
+Anyone may have written the stored settings: whatever could make Hydra build, read or write anything else has to be
+given again on the command line. They are used as composed: neither a changed conf/ nor the run's --config-dir matters.
 Imports nothing heavier than Hydra.
 """
 
@@ -26,21 +26,21 @@ PLACE = ("hydra.run.dir", "hydra.output_subdir", "hydra.mode")
 
 
 def resumed_folder(settings: Sequence[str]) -> Path | None:
-    """The folder that `resume=FOLDER` names; None where there is none."""
+    """The folder that `resume=FOLDER` names; None if there is none."""
     given = [setting for setting in settings if key_of(setting) == "resume"]
     text = given[-1].partition("=")[2] if given else ""
     if text in ("", "null"):
         return None
-    with contextlib.suppress(HydraException):  # a path that Hydra would have in quotes
+    with contextlib.suppress(HydraException):  # a path that Hydra wants quoted
         value = OverridesParser.create().parse_override(given[-1]).value()
         text = value if isinstance(value, str) else text
     return Path(text)
 
 
 def resume_run(folder: Path, settings: Sequence[str]) -> list[str]:
-    """The settings that have Hydra compose a run from what it has stored; what is given beside `resume=` wins.
+    """The settings from which Hydra composes a run as stored; those given with `resume=` take precedence.
 
-    Raises UserError if the folder holds no run, or if a setting is given that cannot change.
+    Raises UserError if the folder holds no run, or if a given setting cannot change.
     """
     run = RunFolder(folder)
     if not run.config.is_file():
@@ -49,26 +49,26 @@ def resume_run(folder: Path, settings: Sequence[str]) -> list[str]:
     read_list(run.overrides)
     given = [setting for setting in settings if key_of(setting) not in ("resume", *PLACE)]
     given = [re.sub(r"^\+(?=[\w.]+=)", "++", setting) for setting in given]  # the stored settings may have it already
-    refused = {section for key, *_ in setting_faults(stored) for section in above(key)}  # may be given again by hand
+    refused = {section for key, *_ in setting_faults(stored) for section in above(key)}  # may be given again
     for setting in given:
         key = key_of(setting)
         if key in refused:
             take_out(stored, key)
-        elif not is_free(key, Free.RESUME) and not is_worker:  # for rank 0 may have stored what was given again
+        elif not is_free(key, Free.RESUME) and not is_worker:  # rank 0 may have stored what was given again
             raise UserError(
-                f"{key}: a resumed run keeps its own settings; trainer.max_epochs can change, and where it runs"
-                " (trainer.devices, data.root, ...)"
+                f"{key}: a resumed run keeps its own settings; trainer.max_epochs and where it runs"
+                " (trainer.devices, data.root, ...) can change"
             )
     for key, value, reason in setting_faults(stored):
         raise refusal(run.config, f"{key}={value}", reason)
     ConfigStore.instance().store(STORED, {"defaults": ["command", "_self_"], **stored})
-    # The run's settings are written once it trains: a mistake in `given` must not change what the run says of itself.
+    # The run's settings are written once it trains: a mistake in `given` must not change what the run records.
     place = (quoted(folder), quoted(folder), "null", "RUN")
     return [*given, *(f"{key}={value}" for key, value in zip(("resume", *PLACE), place, strict=True))]
 
 
 def above(key: str) -> list[str]:
-    """The key and the sections that it is in: a, a.b, a.b.c."""
+    """The key and the sections that contain it: a, a.b, a.b.c."""
     parts = key.split(".")
     return [".".join(parts[: length + 1]) for length in range(len(parts))]
 

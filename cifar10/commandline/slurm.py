@@ -1,6 +1,6 @@
-"""Slurm: a job that is preempted is queued again, and resumes the run that it had begun.
+"""Slurm: a preempted job is requeued, and resumes the run that it had begun.
 
-Lightning's own handler saves a checkpoint in mid-step and looks for it in the new job's own, new folder.
+Lightning's own handler saves a checkpoint in mid-step and looks for it in the new job's own folder.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ def job() -> str | None:
 
 
 def note_file(arguments: list[str]) -> Path:
-    """Where the folder of one of this job's commands is noted."""
+    """The file that records the folder of one of this job's commands."""
     return Path("outputs") / ".slurm" / f"{job()}-{hashlib.sha256(repr(arguments).encode()).hexdigest()[:12]}"
 
 
 def note(arguments: list[str], hydra: DictConfig) -> None:
-    """Note in which folder the command with these arguments works."""
+    """Record which folder the command with these arguments uses."""
     if job() is not None and os.environ.get("SLURM_PROCID", "0") == "0":
         file = Path(hydra.runtime.cwd) / note_file(arguments)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def note(arguments: list[str], hydra: DictConfig) -> None:
 
 
 def earlier_folder(arguments: list[str]) -> Path | None:
-    """The folder in which this command began before the job was queued again, if it was."""
+    """The folder in which this command began before the job was requeued, if it was."""
     if job() is None or os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or not note_file(arguments).is_file():
         return None
     folder = Path(note_file(arguments).read_text())
@@ -45,12 +45,12 @@ def earlier_folder(arguments: list[str]) -> Path | None:
 
 
 def requeue() -> None:
-    """Have Slurm queue this job again."""
+    """Have Slurm requeue this job."""
     try:
         code = subprocess.call(["scontrol", "requeue", job()])
     except OSError as error:
         code = error.strerror
     if code == 0:
-        log.info(f"Slurm job {job()} is queued again")
+        log.info(f"Slurm job {job()} has been requeued")
     else:
-        log.warning(f"Slurm job {job()} could not be queued again ({code})")
+        log.warning(f"Slurm job {job()} could not be requeued ({code})")

@@ -1,7 +1,7 @@
-"""The jobs of a sweep: what is noted of each, and how an interrupted sweep goes on with those that have not finished.
+"""The jobs of a sweep: what is recorded of each, and how an interrupted sweep resumes those that have not finished.
 
-The notes lie in the sweep's `.jobs/`: the sweep's own overrides, and one file for each job that began. A new sweep
-forgets them, so a job that finds its note has begun in this sweep before. Imports nothing heavy.
+The notes are in the sweep's `.jobs/`: the sweep's own overrides, and one file for each job that began. A new sweep
+deletes them, so a job that finds its note has already begun in this sweep. Imports nothing heavy.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ def is_sweep(folder: Path) -> bool:
 
 
 def keep_overrides(hydra: DictConfig) -> None:
-    """Note what the sweep consists of, to resume it one day; earlier notes in its folder are another sweep's."""
+    """Record what the sweep consists of, so that it can be resumed; earlier notes in its folder are another sweep's."""
     folder = Path(hydra.sweep.dir) / NOTES
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -44,7 +44,7 @@ def keep_overrides(hydra: DictConfig) -> None:
 
 
 def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
-    """The settings that go on with the sweep in a folder; UserError for one that would make it another."""
+    """The settings that resume the sweep in a folder; UserError for one that would make it a different sweep."""
     stored = folder / NOTES / OVERRIDES
     try:
         own = json.loads(stored.read_text())
@@ -58,25 +58,25 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
         may_change = is_free(key, Free.SWEEP) and key not in PLACE
         if not may_change or OverridesParser.create().parse_override(argument).is_sweep_override():
             raise UserError(
-                f"{argument}: a sweep is resumed as it is; only where it is computed may change (data.root,"
+                f"{argument}: a sweep is resumed as it is; only where it runs can change (data.root,"
                 " trainer.accelerator, trainer.devices), to a single value"
             )
     changed = {key_of(argument): argument for argument in given}
     own = [changed.pop(key_of(override), override) for override in own]
     own = [override for override in own if key_of(override) not in ("hydra.sweep.dir", "hydra.mode")]
     check_overrides(stored, [override for override in own if override not in given])
-    # A job's .hydra/ stays as it was made: to be killed while it is written again would cost a finished run.
+    # A job's .hydra/ stays as it is: a kill while it is rewritten would cost a finished run.
     hydra = [f"hydra.sweep.dir={quoted(folder)}", "hydra.mode=MULTIRUN", "hydra.output_subdir=null"]
     return [*own, *changed.values(), *hydra]
 
 
 @contextlib.contextmanager
 def taken_up(cfg: DictConfig) -> Iterator[float | None]:
-    """Keep the job's folder for this process; gives the result of a sweep's job that has finished before.
+    """Lock the job's folder for this process; yields the result of a sweep's job that has already finished.
 
-    A job that can be resumed has `cfg.resume` set; one that cannot begins anew, as if alone. A run that is no job of a
-    sweep is left as it is. Raises UserError if another process trains in the folder, or if the job began with other
-    settings.
+    A job that can be resumed gets `cfg.resume` set; one that cannot starts from scratch, as if alone. A run outside a
+    sweep is left as it is. Raises UserError if another process trains in the folder, or if the job began with
+    different settings.
     """
     hydra = HydraConfig.get()
     if hydra.mode != RunMode.MULTIRUN or is_worker:
@@ -89,10 +89,12 @@ def taken_up(cfg: DictConfig) -> Iterator[float | None]:
 
 
 def begin(cfg: DictConfig, hydra: DictConfig, note: dict | None) -> float | None:
-    """Prepare a job's folder and note that it began; the result is that of a job that has finished before."""
+    """Prepare a job's folder and note that it began; returns the result of a job that has already finished."""
     run = RunFolder(hydra.runtime.output_dir)
     if note is not None and not is_same(note, hydra):
-        raise UserError(f"job {hydra.job.num} began with other settings: the experiment has changed; begin a new sweep")
+        raise UserError(
+            f"job {hydra.job.num} began with different settings: the experiment has changed; start a new sweep"
+        )
     failed = note is None or note["status"] == "failed"
     if not is_worker:
         if failed or not (run.summary.is_file() or run.last.is_file()):
@@ -103,7 +105,7 @@ def begin(cfg: DictConfig, hydra: DictConfig, note: dict | None) -> float | None
                 run.write_settings(cfg, overrides_of(hydra), OmegaConf.create({"hydra": hydra}))
         write_note(hydra, "unfinished")
     if run.summary.is_file():
-        log.info("this job has finished before: it is left as it is")
+        log.info("this job has already finished: it is left as it is")
         return float(json.loads(run.summary.read_text())["val/acc"])
     if run.last.is_file():
         cfg.resume = str(run.path)
@@ -125,7 +127,7 @@ def write_note(hydra: DictConfig, status: str, error: str = "") -> None:
 
 
 def read_note(hydra: DictConfig) -> dict | None:
-    """What is noted of the job; None if it has not begun in this sweep."""
+    """The job's note; None if it has not begun in this sweep."""
     file = Path(hydra.sweep.dir) / NOTES / f"{hydra.job.num}.json"
     return json.loads(file.read_text()) if file.is_file() else None
 

@@ -1,6 +1,6 @@
-"""What a sweep came to: a table, best job first, printed at its end and written as `summary.csv` beside the jobs.
+"""The result of a sweep: a table, best job first, printed at its end and written as `summary.csv` beside the jobs.
 
-Each job notes where it runs that it began and how it ended, in the sweep's `.jobs/`, since a failed one may leave no
+Each job's process records that it began and how it ended, in the sweep's `.jobs/`, since a failed one may leave no
 folder; the figures come from its `run.json`. Imports nothing heavy: the command line waits for it.
 """
 
@@ -34,7 +34,7 @@ class SweepNotes(Callback):
     """Notes how each job of a sweep fares; Hydra calls it, with every launcher."""
 
     folder: Path | None = None  # of the sweep that this process has started
-    resumed = False  # whether it goes on with that sweep
+    resumed = False  # whether it resumes that sweep
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
         if is_worker:
@@ -57,9 +57,9 @@ class SweepNotes(Callback):
 
 @contextlib.contextmanager
 def summarised(resumed: bool = False) -> Iterator[None]:
-    """Summarise the sweep that ends within, if one does; resumed: whether it goes on with an earlier one.
+    """Summarise the sweep that ends within, if one does; resumed: whether it resumes an earlier one.
 
-    Not in Hydra's `on_multirun_end`, which is not called where a job failed or was interrupted.
+    Not in Hydra's `on_multirun_end`, which is not called if a job failed or was interrupted.
     """
     SweepNotes.folder, SweepNotes.resumed = None, resumed
     try:
@@ -80,7 +80,7 @@ def read_jobs(folder: Path) -> list[dict]:
     jobs = [json.loads(file.read_text()) for file in folder.glob(f"{NOTES}/*.json")]
     for job in jobs:
         file, found = RunFolder(folder / job["folder"]).summary, {}
-        if job["status"] == "finished" and file.is_file():  # of another job it would be an earlier sweep's
+        if job["status"] == "finished" and file.is_file():  # with another status it would be an earlier sweep's
             found = json.loads(file.read_text())
         job["figures"] = {name: found.get(name) for name in FIGURES}
     return sorted(
@@ -89,7 +89,7 @@ def read_jobs(folder: Path) -> list[dict]:
 
 
 def rank(value: float | None, sign: int = -1) -> float:
-    """A key that sorts the highest (sign 1: the lowest) first, and what is no number last."""
+    """A key that sorts the highest (sign 1: the lowest) first, and non-numbers last."""
     return math.inf if value is None or math.isnan(value) else sign * value
 
 
@@ -108,7 +108,7 @@ def write_csv(jobs: list[dict], path: Path) -> None:
 
 
 def describe(jobs: list[dict], folder: Path) -> str:
-    """The summary in words: tables of the jobs and over their seeds, what all share, what failed, what to do next."""
+    """The summary as text: tables of the jobs and over their seeds, what all share, what failed, what to do next."""
     keys = dict.fromkeys(key for job in jobs for key in job["overrides"])
     shared = {
         key: jobs[0]["overrides"].get(key) for key in keys if len({job["overrides"].get(key) for job in jobs}) == 1
@@ -136,7 +136,7 @@ def describe(jobs: list[dict], folder: Path) -> str:
 
 
 def job_rows(jobs: list[dict], keys: Sequence[str]) -> list[list[str]]:
-    """Cells of the jobs' table: number, overrides, figures or the status in their place."""
+    """Cells of the jobs' table: number, overrides, figures or, in their place, the status."""
     rows = []
     for job in jobs:
         acc, loss, seconds, epochs = (job["figures"][name] for name in FIGURES)
@@ -163,7 +163,7 @@ def seed_rows(jobs: list[dict], keys: Sequence[str]) -> list[list[str]]:
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """Aligned columns; what is too long for its cell is cut."""
+    """Aligned columns; overlong cells are cut."""
     cells = [[cell if len(cell) <= WIDTH else f"{cell[: WIDTH - 3]}..." for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells if column < len(row)) for column in range(len(header))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in cells)

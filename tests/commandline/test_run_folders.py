@@ -66,8 +66,8 @@ def test_a_folder_that_holds_a_run_takes_no_second_one(command, tiny, tmp_path):
     assert command("train.py", *tiny, *SMALL, "hydra.run.dir=mine") == 0
     before = files(tmp_path / "mine")
     assert command("train.py", *tiny, *SMALL, "hydra.run.dir=mine", "model.lr=-1") == 1
-    way = "go on with it (python train.py resume=mine), or name a new folder"
-    assert command.err.splitlines() == [f"error: hydra.run.dir=mine: holds a run already; {way}"]
+    way = "resume it (python train.py resume=mine), or name a new folder"
+    assert command.err.splitlines() == [f"error: hydra.run.dir=mine: already holds a run; {way}"]
     assert files(tmp_path / "mine") == before
 
 
@@ -116,7 +116,7 @@ def test_printed_commands_can_be_pasted(command, tiny, tmp_path, folder):
     assert (tmp_path / folder / "run.json").is_file() and script == "evaluate.py"
     (tmp_path / folder / "run.json").unlink()
     assert command("evaluate.py", argument) == 1
-    again = shlex.split(command.err.strip().rpartition("go on with it: python ")[2])
+    again = shlex.split(command.err.strip().rpartition("resume it: python ")[2])
     assert command(*again, "trainer.max_epochs=2") == 0, command.err
     assert (tmp_path / folder / "run.json").is_file()
 
@@ -135,12 +135,12 @@ def test_printed_paths_and_given_ones_hold_from_where_the_command_was_started(co
 
 def test_lightning_s_quick_try_leaves_nothing(command, tiny, tmp_path):
     assert command("train.py", *tiny, "+trainer.fast_dev_run=true") == 0, command.err
-    assert "a quick try, of which nothing is kept" in command.out
+    assert "a quick trial run; nothing is kept" in command.out
     assert list(tmp_path.iterdir()) == []
 
 
 ADDED = {
-    "ckpt_path=a.ckpt": "ckpt_path: no such setting; resume=RUN goes on with a run",
+    "ckpt_path=a.ckpt": "ckpt_path: no such setting; resume=RUN resumes a run",
     "unknown=1": "unknown: no such setting",
     "sed=1": "sed: no such setting; did you mean seed",
 }
@@ -168,7 +168,7 @@ def test_a_resumed_run_says_what_it_was_trained_with(command, tiny, tmp_path):
     assert command("train.py", "resume=mine", "+trainer.profiler=null") == 0, "what was added may be given again"
     before = files(tmp_path / "mine")
     assert command("train.py", "resume=mine", "trainer.max_epochs=1") == 1
-    assert "trainer.max_epochs=1: the run has trained 2 epochs already" in command.err
+    assert "trainer.max_epochs=1: the run has already trained for 2 epochs" in command.err
     assert {path: content for path, content in files(tmp_path / "mine").items() if path.suffix != ".log"} == {
         path: content for path, content in before.items() if path.suffix != ".log"
     }

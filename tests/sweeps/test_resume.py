@@ -200,7 +200,7 @@ def test_a_sweep_whose_experiment_has_changed_is_refused(command, interrupted):
     file = interrupted / jobs.NOTES / jobs.OVERRIDES
     file.write_text(file.read_text().replace("seed=0,1", "seed=5,1"))
     assert command("train.py", "resume=mine") == 1
-    assert "job 0 began with other settings" in command.out, "and the other job has run"
+    assert "job 0 began with different settings" in command.out, "and the other job has run"
     assert (interrupted / "1" / "run.json").is_file() and not (interrupted / "0" / "run.json").exists()
 
 
