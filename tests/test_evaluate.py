@@ -79,7 +79,7 @@ def test_other_data_is_not_answered_with_stored_predictions(command, run, tmp_pa
 def test_damaged_predictions_are_made_anew(command, run):
     (run / "evaluation").mkdir()
     (run / "evaluation" / "predictions.npz").write_bytes(b"half an arch")
-    assert command("evaluate.py", "run=outputs/cnn/run") == 0 and "predicting anew" in command.out
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0 and "predicting again" in command.out
 
 
 def test_stored_predictions_outlive_the_checkpoint(command, run):
@@ -249,7 +249,7 @@ def test_nothing_is_written_where_no_run_can_be_reported(command, jobs, tmp_path
         (["checkpoint=2"], "checkpoint=2: must be text"),
         (["output=3"], "output=3: must be text or null"),
         (["labels=3"], "labels=3: must be text or null"),
-        (["batch_size=0"], "batch_size=0: at least one image"),
+        (["batch_size=0"], "batch_size=0: must be at least one image"),
         (["batch_size=1.5"], "batch_size=1.5: must be a whole number or null"),
         (["+corruption=3"], "+corruption=3: Config group override must be a string"),
         (["run=sweep/0", "+corruption=noise", "corruption.severities=1"], "severities=1: must be lists"),
@@ -288,7 +288,7 @@ def test_corruptions_are_measured_kept_and_reported(command, jobs, tmp_path):
     assert np.array(found["groups"][0]["acc"]).shape == (3, 2) and "On corrupted images" in html
     shutil.rmtree(tmp_path / "outputs")
     assert command("evaluate.py", "runs=[sweep]", *arguments) == 0
-    assert "there already" in command.out
+    assert "using the stored accuracies" in command.out
     assert comparison(tmp_path)[0]["robustness"] == found
 
 

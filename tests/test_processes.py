@@ -125,7 +125,7 @@ def test_a_batch_too_small_for_two_processes_is_refused_before_they_start(comman
     two = ["trainer.accelerator=cpu", "trainer.devices=2"]
     assert command("train.py", *tiny, *two, f"data.{key}=3") == 1
     assert command.err.splitlines() == [
-        f"error: data.{key}=3: less than two images for each of 2 processes; 4 or more, or fewer processes"
+        f"error: data.{key}=3: fewer than two images for each of 2 processes; set 4 or more, or use fewer processes"
     ]
     assert list(tmp_path.iterdir()) == []
 

@@ -136,7 +136,7 @@ def test_a_resume_says_where_the_run_stands_and_when_nothing_is_left(command, ti
     assert "last.ckpt: 1 epoch done, 2 steps" in command.out
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
     assert command("train.py", f"resume={run.relative_to(tmp_path)}", "trainer.max_epochs=2") == 0
-    assert "nothing left to train; trainer.max_epochs=3 or more goes on" in command.out
+    assert "nothing left to train; set trainer.max_epochs=3 or more to continue" in command.out
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before
     assert json.loads((run / "run.json").read_text())["epochs"] == 2
 
@@ -166,18 +166,18 @@ def test_a_damaged_checkpoint_is_one_line_and_the_best_one_goes_on(command, tiny
     last.write_bytes({"cut off": content[: len(content) // 2], "empty": b""}.get(damage, content))
     assert command("train.py", "resume=run", "trainer.max_epochs=2") == 1
     assert command.err.startswith("error: run/checkpoints/last.ckpt: not a checkpoint (") and "damaged" in command.err
-    assert len(command.err.splitlines()) == 1 and "delete it to go on from best.ckpt" in command.err
+    assert len(command.err.splitlines()) == 1 and "delete it to resume from best.ckpt" in command.err
     assert (tmp_path / "run" / "run.json").is_file()
     last.unlink()
     assert command("train.py", "resume=run", "trainer.max_epochs=2") == 0
-    assert "last.ckpt does not exist: going on from best.ckpt" in command.out
+    assert "last.ckpt does not exist: resuming from best.ckpt" in command.out
 
 
 def test_a_run_that_had_no_checkpoint_yet_begins_again(command, tiny, tmp_path):
     assert command("train.py", *tiny, "hydra.run.dir=run") == 0
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     assert command("train.py", "resume=run") == 0
-    assert "no checkpoint had been saved yet: the run begins again" in command.out
+    assert "no checkpoint had been saved yet: the run starts over" in command.out
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
 
 
@@ -194,7 +194,7 @@ def test_a_run_that_stopped_early_has_nothing_left(command, tiny, tmp_path):
     epochs = json.loads((tmp_path / "run" / "run.json").read_text())["epochs"]
     assert epochs == 2
     assert command("train.py", "resume=run") == 0
-    assert "nothing left to train: the run ended by callbacks" in command.out
+    assert "nothing left to train: the run was ended by callbacks" in command.out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["epochs"] == epochs
 
 
@@ -280,7 +280,7 @@ MISTAKES = {
     "a number for a path": (["output_dir=1"], "output_dir=1: must be text"),
     "a callback as a value": (["callbacks.dashboard=3"], "callbacks.dashboard=3: is a section"),
     "a logger as a value": (["logger=1"], "logger=1: is a section"),
-    "callbacks of the trainer": (["+trainer.callbacks=[]"], "trainer.callbacks: is made from the section callbacks"),
+    "callbacks of the trainer": (["+trainer.callbacks=[]"], "trainer.callbacks: is built from the section callbacks"),
     "a bar of 0.5": (["trainer.enable_progress_bar=0.5"], "trainer.enable_progress_bar=0.5: must be true or false"),
     "text for a choice": (
         ["trainer.deterministic=0x10"],
@@ -293,7 +293,7 @@ MISTAKES = {
         "trainer.devices=[1]: must be a whole number of processes",
     ),
     "a number for a class": (["model._target_=3"], "model._target_=3: must name a class"),
-    "a class that there is not": (["model._target_=cifar10.models.None"], "model._target_=cifar10.models.None"),
+    "an unknown class": (["model._target_=cifar10.models.None"], "model._target_=cifar10.models.None"),
     "a class of another kind": (["data._target_=collections.Counter"], "data._target_=collections.Counter: must name"),
     "a misspelt setting of a network": (["+model.network.width=[4]"], "model.network.width: CNN has no such setting"),
     "a setting that a network gets": (["+model.network.num_classes=3"], "model.network.num_classes: CNN has no such"),

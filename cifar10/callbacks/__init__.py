@@ -1,1 +1,1 @@
-"""One file a callback."""
+"""One callback per file."""

@@ -1,4 +1,4 @@
-"""best.ckpt and last.ckpt: what a run leaves behind, and all that it takes to go on in the same bits."""
+"""best.ckpt and last.ckpt: what a run leaves behind, and all it takes to resume bit for bit."""
 
 import io
 import logging
@@ -27,16 +27,16 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoint(pl.callbacks.Checkpoint):
-    """Keep the best and the last checkpoint, in `dirpath`; stop at a signal once the step is saved.
+    """Keep the best and the last checkpoint, in `dirpath`; on a signal, stop once the step is saved.
 
     best.ckpt: the weights with the best `monitor`, a name in `trainer.callback_metrics`. mode: "min" or "max"; None
-    takes what the metric wants, see `mode_of`.
+    goes by the metric's name, see `mode_of`.
     last.ckpt: after every epoch, after every `every_n_steps` optimizer steps if given, and when SIGINT, SIGTERM or
-    Slurm's requeue signal stops the run. With it a run goes on as if it had never stopped: weights, optimizer, loops,
-    callbacks, random states and the decision to stop early. Lightning's own ModelCheckpoint would forget the best
-    score where the run's folder has been moved, the random states and that decision, and cannot save in mid-epoch
-    without a second validation (Lightning issues 19549, 20288).
-    `best_model_path`, `best_model_score`: as those of ModelCheckpoint.
+    Slurm's requeue signal stops the run. From it a run continues as if it had never stopped: weights, optimizer, loops,
+    callbacks, random states and the decision to stop early. Lightning's own ModelCheckpoint forgets the random states,
+    that decision and, once the run's folder has been moved, the best score, and cannot save in mid-epoch without a
+    second validation (Lightning issues 19549, 20288).
+    `best_model_path`, `best_model_score`: as in ModelCheckpoint.
     """
 
     changes_training = False
@@ -45,7 +45,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
         self, dirpath: str, monitor: str = "val/loss", mode: str | None = None, every_n_steps: int | None = None
     ):
         if mode not in (None, "min", "max"):
-            raise ValueError(f"mode={mode}: must be min or max, or null for what the metric wants")
+            raise ValueError(f"mode={mode}: must be min or max, or null to go by the metric's name")
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps}: must be at least one step, or null")
         if mode is None and mode_of(monitor) is None:
@@ -79,7 +79,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, random_state(trainer.strategy.root_device))
-        # A run that has used up its time is not at its end.
+        # A run that is out of time has not finished.
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]
         out_of_time = any((timer.time_remaining() or math.inf) <= 0 for timer in timers)
         checkpoint["random_states"], checkpoint["should_stop"] = states, trainer.should_stop and not out_of_time
@@ -92,7 +92,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
             raise UserError(
-                "callbacks: StochasticWeightAveraging's average would be in no checkpoint; use EMAWeightAveraging"
+                "callbacks: no checkpoint would hold StochasticWeightAveraging's average; use EMAWeightAveraging"
             )
         if stage == "fit":
             self.best_model_path = str(self.best if self.best.is_file() else self.last)
@@ -101,11 +101,11 @@ class Checkpoint(pl.callbacks.Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.random_states is not None:
-            # Another number of processes draws other numbers in any case.
+            # A different number of processes draws different numbers anyway.
             restore_random_state(self.random_states[trainer.global_rank % len(self.random_states)])
             self.random_states = None
         elif trainer.global_rank > 0:
-            torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # dropout of its own in each process
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)  # each process has its own dropout
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
         if not signals.hold:
@@ -115,7 +115,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         done = batch_idx + 1
         if trainer.is_last_batch or done % (trainer.val_check_batch or math.inf) == 0:
-            return  # validation comes first: the end of the epoch is the next place to go on from
+            return  # validation comes first: the end of the epoch is the next place to resume from
         if done % trainer.accumulate_grad_batches:
             return  # gradients are not in a checkpoint
         stop = self._stop_asked(trainer)
@@ -147,7 +147,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
         signals.hold = False
 
     def _improved(self, trainer: pl.Trainer) -> bool:
-        """Whether `monitor` is better than ever; then that is the best score from now on."""
+        """Whether `monitor` is the best so far; if so, it becomes the best score."""
         score = float(trainer.callback_metrics.get(self.monitor, math.nan))
         best = self.best_score
         if math.isnan(score) or (best is not None and (score >= best if self.mode == "min" else score <= best)):
@@ -157,11 +157,11 @@ class Checkpoint(pl.callbacks.Checkpoint):
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:
         for logger in trainer.loggers:
-            logger.save()  # what a checkpoint knows to be logged must not be lost
+            logger.save()  # what a checkpoint counts as logged must not be lost
         trainer.save_checkpoint(path)
 
     def _copy(self, trainer: pl.Trainer) -> None:
-        """Make last.ckpt the file that best.ckpt is; neither is ever written to, both are only replaced."""
+        """Make last.ckpt the same file as best.ckpt; neither is ever written to, only replaced."""
         if trainer.is_global_zero:
             aside = self.last.with_name(f".{self.last.name}.{os.getpid()}.tmp")
             try:
@@ -177,17 +177,17 @@ class Checkpoint(pl.callbacks.Checkpoint):
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
     def _stop(self, trainer: pl.Trainer) -> None:
-        """End the run here, its last step saved."""
+        """End the run here, with its last step saved."""
         if trainer.is_global_zero:
             log.info(
                 f"stopped and saved after epoch {trainer.fit_loop.epoch_progress.current.processed}, step"
-                f" {trainer.global_step}\n  go on                 {RunFolder(self.dirpath.parent).resume_command}"
+                f" {trainer.global_step}\n  resume                {RunFolder(self.dirpath.parent).resume_command}"
             )
         raise Interrupted(signals.received or signal.SIGTERM)
 
 
 def mode_of(metric: str) -> str | None:
-    """Whether less or more of a metric is better, by its name: "min", "max", or None where the name does not tell."""
+    """Whether lower or higher is better, by a metric's name: "min", "max", or None if the name does not tell."""
     words = set(re.split(r"[^a-z0-9]+", metric.lower()))
     if words & {"loss", "error", "ece", "nll", "brier"}:
         return "min"
@@ -195,18 +195,18 @@ def mode_of(metric: str) -> str | None:
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints written atomically; Lightning's own are not synced to the disk."""
+    """Checkpoints written atomically; Lightning's own are not synced to disk."""
 
     def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()  # torch hides what goes wrong in a file
+        buffer = io.BytesIO()  # torch hides why writing to a file failed
         torch.save(checkpoint, buffer)
         with atomic_write(path) as file:
             file.write(buffer.getbuffer())
 
 
 def random_state(device: torch.device) -> dict:
-    """The states of Python's, NumPy's and torch's random numbers, of plain values and tensors alone."""
+    """The states of Python's, NumPy's and torch's random number generators, as plain values and tensors only."""
     name, keys, *rest = np.random.get_state()
     state = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})

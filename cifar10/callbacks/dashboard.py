@@ -1,4 +1,4 @@
-"""TensorBoard: curves of train and validation on one chart, and the pictures of a run."""
+"""TensorBoard: training and validation curves on one chart, and a run's pictures."""
 
 import pytorch_lightning as pl
 import torch
@@ -11,9 +11,10 @@ from cifar10.report.figures import confusion_matrix_figure
 
 
 class StageLogger(TensorBoardLogger):
-    """A TensorBoardLogger of two sub-runs: `train/x` becomes tag `x` of `train`, `val/x` tag `x` of `val`.
+    """A TensorBoardLogger with two sub-runs: `train/x` becomes tag `x` of `train`, `val/x` tag `x` of `val`.
 
-    TensorBoard draws a tag of several runs on one chart, and only then. What belongs to neither stage goes to `train`.
+    TensorBoard puts curves on one chart only if they are one tag of several runs. What belongs to neither stage goes to
+    `train`.
     """
 
     def __init__(self, save_dir: str):
@@ -22,7 +23,7 @@ class StageLogger(TensorBoardLogger):
         self._purge_step: int | None = None
 
     def go_on_after(self, step: int) -> None:
-        """Have TensorBoard forget what an interrupted run has logged after this step. Call before the fit."""
+        """Have TensorBoard forget what an interrupted run logged after this step. Call before `fit`."""
         self._kwargs["purge_step"] = self._purge_step = step + 1
 
     @property
@@ -30,12 +31,12 @@ class StageLogger(TensorBoardLogger):
         """The writer of sub-run `val`."""
         if self._validation is None:
             self._validation = SummaryWriter(f"{self.save_dir}/val", purge_step=self._purge_step)
-            self._purge_step = None  # once: behind it lies what this process logs
+            self._purge_step = None  # only once: what follows is logged by this process
         return self._validation
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        metrics = {name: value for name, value in metrics.items() if name != "epoch"}  # the x axis says it already
+        metrics = {name: value for name, value in metrics.items() if name != "epoch"}  # the x axis shows it already
         for name in [name for name in metrics if name.startswith("val/")]:
             self.validation.add_scalar(name.removeprefix("val/"), metrics.pop(name), step)
         super().log_metrics({name.removeprefix("train/"): value for name, value in metrics.items()}, step)
@@ -60,7 +61,7 @@ class Dashboard(pl.Callback):
     The pictures need a `StageLogger`; without any logger nothing is logged.
 
     images: how many of the first batch to show, as the network sees them.
-    confusion_every: epochs between two confusion matrices; the last epoch has one too.
+    confusion_every: epochs between confusion matrices; the last epoch always has one.
     """
 
     changes_training = False
@@ -85,7 +86,7 @@ class Dashboard(pl.Callback):
             rates = {
                 f"lr/{group['role']}": group["lr"] for group in trainer.optimizers[0].param_groups if group["params"]
             }
-            trainer.logger.log_metrics(rates, trainer.global_step + 1)  # of the step that this batch makes
+            trainer.logger.log_metrics(rates, trainer.global_step + 1)  # of the step that this batch takes
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop

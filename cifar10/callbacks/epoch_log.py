@@ -1,4 +1,4 @@
-"""One line and one row an epoch: the log's progress and `metrics.csv`."""
+"""One line and one row per epoch: the log's progress and `metrics.csv`."""
 
 import csv
 import logging
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 class EpochLog(pl.Callback):
-    """Log each epoch's metrics in a line and keep all of them in a CSV file, one row an epoch.
+    """Log each epoch's metrics on one line and keep them all in a CSV file, one row per epoch.
 
-    path: the CSV file. Its columns are epoch (0-based), step, seconds (of the epoch, validation included), phase and
-    the learning rate of each parameter group, at the epoch's last step, where there are such, then every metric of
-    `trainer.callback_metrics`; those of validation are empty where an epoch was not validated.
+    path: the CSV file. Its columns are epoch (0-based), step, seconds (of the epoch, validation included), phase, if
+    any, and the learning rate of each parameter group at the epoch's last step, then every metric of
+    `trainer.callback_metrics`; validation metrics are empty for an epoch without validation.
     """
 
     changes_training = False
@@ -37,7 +37,7 @@ class EpochLog(pl.Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         self.rows, self.rates = state_dict["rows"], state_dict["rates"]
         self.validated = state_dict["validated"]
-        self.started = time.perf_counter() - state_dict["elapsed"]  # of the epoch that goes on
+        self.started = time.perf_counter() - state_dict["elapsed"]  # of the epoch that is resumed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started, self.validated = time.perf_counter(), False

@@ -1,4 +1,4 @@
-"""Feature caching: what the frozen part of a network makes of every image is computed once and kept."""
+"""Feature caching: a network's frozen part runs once on every image, and its output is kept."""
 
 import functools
 import logging
@@ -22,12 +22,13 @@ class FeatureCaching(pl.Callback):
     """Train on cached features of the frozen part of the backbone, as `TwoPhaseFineTuning` freezes it.
 
     views: of each training image, in place of random augmentation: 1, the image; 2, its mirror image too; more,
-    shifted copies (see `Augmentation.view`). 0: off, everything is computed in every step. Where phase 2 follows, phase
-    1 makes do with the images themselves: its head is only the start of phase 2.
+    shifted copies (see `Augmentation.view`). 0: off, everything is computed in every step. If phase 2 follows, phase 1
+    uses only the images themselves: its head is merely the starting point of phase 2.
 
-    The data module serves the features, and the model begins behind the frozen part. Both phases start from the
-    features in front of the first block that phase 2 unfreezes, so that no frozen layer is computed twice. A resumed
-    run computes them again. Raises UserError for augmentation that draws anew every epoch, or without two phases.
+    The data module serves the features, and the model starts after the frozen part. Both phases start from the
+    features before the first block that phase 2 unfreezes, so that no frozen layer is computed twice. A resumed run
+    computes them again. Raises UserError for augmentation that needs new random numbers every epoch, or without two
+    phases.
     """
 
     def __init__(self, views: int = 2):
@@ -38,7 +39,7 @@ class FeatureCaching(pl.Callback):
 
     def _forget(self) -> None:
         self.cached_phase = 0  # the phase whose features are served
-        self.splits: bool | None = None  # whether the backbone can be split in front of the first block that learns
+        self.splits: bool | None = None  # whether the backbone can be split before the first trainable block
         self.boundary: dict[str, FeatureCache] | None = None  # the features there
         self.frozen_state: dict[str, Tensor] = {}  # the weights that the served features come from
 
@@ -70,7 +71,7 @@ class FeatureCaching(pl.Callback):
             self.cached_phase = phase
 
     def _cache(self, trainer: pl.Trainer, pl_module: pl.LightningModule, phase: int) -> None:
-        """Have the data module serve the features of a phase, and the model begin behind them."""
+        """Have the data module serve the features of a phase, and the model start after them."""
         phase_2_follows = self.two_phase.switch_epoch < trainer.max_epochs
         whole = pl_module.split_backbone(len(pl_module.backbone_blocks()))
         trunk, tail = pl_module.split_backbone(self.two_phase.first_learning_block(pl_module))
@@ -92,7 +93,7 @@ class FeatureCaching(pl.Callback):
     def _cache_boundary(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, trunk: nn.Module, tail: nn.Module, whole: nn.Module
     ) -> None:
-        """Compute the features in front of the first block that learns, once, where the backbone can be split there."""
+        """Compute, once, the features before the first trainable block, if the backbone can be split there."""
         first = self.two_phase.first_learning_block(pl_module)
         if self.splits is not None or first == 0:
             return
@@ -106,7 +107,7 @@ class FeatureCaching(pl.Callback):
             log.warning("this backbone is not a sequence of its blocks: only the features of phase 1 are cached")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Serve images again if a checkpoint has brought other weights than those that the features come from."""
+        """Serve images again if a checkpoint has brought weights other than those the features come from."""
         if trainer.state.fn == "validate" and self.frozen_state:
             now = pl_module.state_dict()
             if any(not torch.equal(now[f"backbone.{name}"], value) for name, value in self.frozen_state.items()):
@@ -121,9 +122,9 @@ class FeatureCaching(pl.Callback):
 def compute_features(
     trainer: pl.Trainer, network: Callable[[Tensor], Tensor], views: int, of: dict[str, FeatureCache] | None = None
 ) -> dict[str, FeatureCache]:
-    """What a frozen network makes of every training image, in `views` fixed views, and of every validation image.
+    """A frozen network's output for every training image, in `views` fixed views, and for every validation image.
 
-    network: input (B, 3, S, S) -> features (B, ...). of: earlier features to start from, in place of the images.
+    network: input (B, 3, S, S) -> features (B, ...). of: earlier features to start from, instead of the images.
     Each process computes its shard.
     """
     data, device, started = trainer.datamodule, trainer.strategy.root_device, time.perf_counter()
@@ -151,7 +152,7 @@ def compute_features(
 def freeze(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module) -> Callable[[Tensor], Tensor]:
     """The network as a function without gradients, compiled with its weights folded into the code if the model says so.
 
-    It must never learn again.
+    Its weights must not change afterwards.
     """
     if not pl_module.compile_frozen:
         return functools.partial(run_frozen, trainer, network)
@@ -159,7 +160,7 @@ def freeze(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Modul
 
     log.info("compiling the frozen part: half a minute")
     network.compile(dynamic=False)
-    # as an argument of `compile` it does half
+    # as an argument of `compile` it has half the effect
     return functools.partial(run_frozen, trainer, inductor.patch(freezing=True)(lambda inputs: network(inputs)))
 
 
@@ -174,6 +175,6 @@ def is_split(run: Callable, trunk: nn.Module, tail: nn.Module, whole: nn.Module,
     expected = run(whole, inputs)
     try:
         got = run(tail, run(trunk, inputs))
-    except Exception:  # whatever a network raises that is given what it was not made for
+    except Exception:  # a network may raise anything for input that it was not made for
         return False
     return got.shape == expected.shape and bool((got - expected).norm() <= 1e-2 * expected.norm())

@@ -13,9 +13,9 @@ from cifar10.errors import UserError
 class NaNGuard(pl.Callback):
     """Stop at a training loss that is NaN or infinite, and save no weights that are.
 
-    Raises UserError with the step, its learning rates and the last good checkpoint. Reading a loss makes a GPU wait, so
-    there, and with several processes, losses are read every `every_n_steps`; the step that is named is exact all the
-    same. Lightning's `detect_anomaly` looks into every operation of the backward pass, at several times the cost.
+    Raises UserError with the step, its learning rates and the last good checkpoint. Reading a loss stalls a GPU, so
+    there, and with several processes, losses are read every `every_n_steps`; the step reported is exact nonetheless.
+    Lightning's `detect_anomaly` checks every operation of the backward pass, at several times the cost.
     """
 
     changes_training = False

@@ -1,4 +1,4 @@
-"""A bar for the epoch under way, which makes room for the epoch's line in the log."""
+"""A bar for the current epoch, which makes way for the epoch's line in the log."""
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
@@ -7,7 +7,7 @@ from pytorch_lightning.callbacks import TQDMProgressBar
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar, counting epochs from 1 as the log does, and cleared when the epoch's line is due.
 
-    It must stand before `EpochLog` among the callbacks.
+    It must come before `EpochLog` among the callbacks.
     """
 
     def __init__(self):

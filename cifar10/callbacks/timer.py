@@ -4,21 +4,21 @@ from pytorch_lightning.callbacks import Timer
 
 
 class TrainingTimer(Timer):
-    """Lightning's Timer, whose limit counts from the start of the process: a run that used up its time can go on.
+    """Lightning's Timer, whose limit counts from the start of the process: a run that used up its time can be resumed.
 
-    duration: as in `trainer.max_time`, "DD:HH:MM:SS"; None: no limit. Training then stops at the next step, is
-    validated and saved.
+    duration: as in `trainer.max_time`, "DD:HH:MM:SS"; None: no limit. Training then stops at the next step,
+    validates and saves.
     """
 
     changes_training = False
 
     def __init__(self, duration: str | None = None):
         super().__init__(duration)
-        self.earlier = 0.0  # seconds of training in the parts before
+        self.earlier = 0.0  # seconds of training in earlier parts
 
     @property
     def training_seconds(self) -> float:
-        """Of the run in all its parts."""
+        """Of all parts of the run."""
         return self.earlier + self.time_elapsed()
 
     def state_dict(self) -> dict:

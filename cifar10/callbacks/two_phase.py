@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 class TwoPhaseFineTuning(pl.Callback):
     """Train the head on a frozen backbone, then unfreeze the last part of the backbone by whole blocks.
 
-    Phase 1 lasts `head_epochs`, or until `val/loss` has not improved for `patience` epochs; the best head is then put
-    back. Phase 2 lasts to the end of the run, or until its own `val/loss` has not improved for `patience` epochs.
+    Phase 1 lasts `head_epochs`, or until `val/loss` has not improved for `patience` epochs; the best head is then
+    restored. Phase 2 lasts to the end of the run, or until its own `val/loss` has not improved for `patience` epochs.
     patience: None runs both phases to their end. unfreeze_fraction: of the backbone's blocks, in (0, 1].
     lr: highest learning rate of phase 2, of the unfrozen blocks and, unless `head_lr` says otherwise, of the head;
-    schedule, warmup: over phase 2, see `Schedule`. Phase 1 has the model's own. The optimizer starts phase 2 afresh.
+    schedule, warmup: over phase 2, see `Schedule`. Phase 1 uses the model's own. Phase 2 resets the optimizer's state.
 
     Frozen means that nothing moves: no gradients, and evaluation mode, so that batch normalisation keeps its statistics
-    and stochastic depth is off. Lightning's BackboneFinetuning leaves batch normalisation learning, and freezes again
-    at a resume (Lightning issues 15062, 21531, 21901); here the phase is a function of the epoch and of
+    and stochastic depth is off. Lightning's BackboneFinetuning keeps training batch normalisation, and freezes again
+    on resume (Lightning issues 15062, 21531, 21901); here the phase is a function of the epoch and of
     `switch_epoch` alone, which checkpoints restore. The model must have `head` and `backbone_blocks()`.
     """
 
@@ -84,9 +84,8 @@ class TwoPhaseFineTuning(pl.Callback):
         self._enter_phase(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        if (
-            trainer.is_last_batch or trainer.should_stop
-        ):  # not as the epoch starts: a run that is resumed in mid-epoch begins behind that
+        # not at the start of the epoch: a run resumed in mid-epoch starts after that
+        if trainer.is_last_batch or trainer.should_stop:
             pl_module.log_now({"phase": float(self.phase(trainer.current_epoch))})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,10 +104,10 @@ class TwoPhaseFineTuning(pl.Callback):
                 trainer.should_stop = True
 
     def _switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put the best head back and forget phase 1's optimizer state and score."""
+        """Restore the best head, and forget phase 1's optimizer state and score."""
         if self.best_head is not None:
             pl_module.head.load_state_dict(self.best_head)
-            log.info("phase 2 begins with the best head, that of epoch %d", self.best_epoch + 1)
+            log.info("phase 2 begins with the best head, from epoch %d", self.best_epoch + 1)
         else:
             log.info("phase 2 begins")
         self.best_loss, self.best_epoch, self.best_head = math.inf, trainer.current_epoch - 1, None
@@ -135,7 +134,7 @@ class TwoPhaseFineTuning(pl.Callback):
 def set_mode(module: nn.Module) -> None:
     """Training mode where something learns, evaluation mode where everything is frozen.
 
-    A module without parameters (dropout, stochastic depth) goes with its parent.
+    A module without parameters (dropout, stochastic depth) follows its parent.
     """
     parameters = list(module.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):

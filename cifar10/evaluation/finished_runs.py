@@ -1,4 +1,4 @@
-"""Finished runs: found, and rebuilt from their folders."""
+"""Finding finished runs, and rebuilding them from their folders."""
 
 import importlib
 import inspect
@@ -30,7 +30,7 @@ KERAS_CNN, OF_THE_CNN = "cifar10.models.networks.cnn.CNN", ("widths", "hidden", 
 
 @dataclass
 class Settings:
-    """How finished runs are predicted: the fields of conf/evaluate.yaml of the same names."""
+    """How finished runs make predictions: the fields of conf/evaluate.yaml of the same names."""
 
     checkpoint: str = "best"
     data: DictConfig | None = None
@@ -85,7 +85,7 @@ class FinishedRun:
 
 
 def renew(target: type, parameters: dict) -> dict[str, object]:
-    """What a checkpoint of an earlier version lacks, taken out of its parameters: those of the CNN were the model's."""
+    """What a checkpoint of an earlier version lacks, taken from its parameters: the CNN's used to be the model's."""
     if "network" in parameters or "network" not in inspect.signature(target).parameters:
         return {}
     return {"network": {"_target_": KERAS_CNN} | {key: parameters.pop(key) for key in OF_THE_CNN if key in parameters}}
@@ -117,14 +117,14 @@ def require_checkpoint(folder: Path, checkpoint: str) -> Path:
     file = RunFolder(folder).checkpoint(checkpoint)
     if not file.is_file():
         there = ", ".join(sorted(found.stem for found in file.parent.glob("*.ckpt"))) or "none"
-        raise UserError(f"run={folder}: {file} does not exist (checkpoints there: {there})")
+        raise UserError(f"run={folder}: {file} does not exist (available checkpoints: {there})")
     return file
 
 
 def find(run: str | None, runs: object) -> list[Path]:
-    """The folders meant by `run` (None: the newest under outputs/) or `runs`: runs, sweeps' folders, globs.
+    """The folders given by `run` (None: the newest under outputs/) or `runs`: runs, sweeps' folders, globs.
 
-    A sweep stands for its jobs in their order. Raises UserError if nothing is found.
+    A sweep stands for its jobs, in order. Raises UserError if nothing is found.
     """
     if run is not None and runs is not None:
         raise UserError("give run=FOLDER for one run, or 'runs=[FOLDER,...]' for several, not both")
@@ -167,12 +167,12 @@ def newest_run() -> Path:
     """The run under outputs/ that finished last."""
     found = sorted(Path("outputs").glob("**/run.json"), key=lambda file: file.stat().st_mtime)
     if not found:
-        raise UserError("no finished run lies under outputs/: train one first (python train.py), or pass run=FOLDER")
+        raise UserError("no finished run under outputs/: train one first (python train.py), or pass run=FOLDER")
     return found[-1].parent
 
 
 def open_run(folder: Path) -> FinishedRun:
-    """The run in a folder; UserError if it is no run, or has not finished."""
+    """The run in a folder; UserError if it is not a run, or has not finished."""
     run = RunFolder(folder)
     if not run.config.is_file():
         raise UserError(f"run={folder}: not a run's folder, {run.config} does not exist")
@@ -181,7 +181,7 @@ def open_run(folder: Path) -> FinishedRun:
         return FinishedRun(folder, cfg, run.read_summary())
     except FileNotFoundError:
         raise UserError(
-            f"run={folder}: has not finished (no run.json in it); go on with it: {run.resume_command}"
+            f"run={folder}: has not finished (it has no run.json); resume it: {run.resume_command}"
         ) from None
 
 
@@ -213,7 +213,5 @@ def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig
         items = value if isinstance(value, list) else [value]
         special = str(name).startswith("_") and name != "_target_"
         if special or any(isinstance(item, dict | list) or "${" in str(item) for item in items):
-            raise UserError(
-                f"run={folder}: its configuration has {key}.{name}, which is not a number, a text or a list"
-            )
+            raise UserError(f"run={folder}: its configuration has {key}.{name}, which is not a number, text or a list")
     return OmegaConf.create(plain)

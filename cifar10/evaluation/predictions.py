@@ -1,4 +1,4 @@
-"""A finished run's predictions: stored ones where they are this checkpoint's, else made; opens the test images."""
+"""A finished run's predictions: stored ones if they are this checkpoint's, else new ones; opens the test images."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ from cifar10.untrusted import fits
 
 log = logging.getLogger(__name__)
 
-# the form of the facts beside stored predictions
+# the form of the facts stored with predictions
 FACTS = {
     **dict.fromkeys(("data", "data_root", "data_sha256", "checkpoint", "checkpoint_sha256", "hardware", "commit"), str),
     **{"synthetic": bool, "image_size": int, "versions": {}},
@@ -49,11 +49,11 @@ def predicted(run: FinishedRun, settings: Settings) -> Run:
             fits = facts["checkpoint_sha256"] == checkpoint_sha256(run, settings)
         else:
             fits = facts["checkpoint"] == settings.checkpoint
-            log.warning(f"{run.folder}: {checkpoint.name} is gone; its stored predictions are used")
+            log.warning(f"{run.folder}: {checkpoint.name} is gone; using its stored predictions")
         if settings.data is not None or settings.data_root is not None:
             fits = fits and facts.get("data_root") == data_root(run, settings)
         if fits:
-            log.info(f"{run.folder}: predictions are there already")
+            log.info(f"{run.folder}: using the stored predictions")
             return assemble(run, stored)
     require_checkpoint(run.folder, settings.checkpoint)
     log.info(f"{run.folder}: predicting with {checkpoint.name} on {device_name(settings.device)}")
@@ -74,12 +74,12 @@ def assemble(run: FinishedRun, arrays: dict) -> Run:
 
 
 def evaluation_folder(folder: Path, settings: Settings) -> Path:
-    """Where a run's evaluation lies: `evaluation`, or for another data set `evaluation_SOURCE`."""
+    """Where a run's evaluation is: `evaluation`, or for another data set `evaluation_SOURCE`."""
     return folder / ("evaluation" if settings.data is None else f"evaluation_{settings.data.source}")
 
 
 def test_images(run: FinishedRun, settings: Settings, data_sha256: str) -> Tensor | None:
-    """The test images that were predicted, uint8 (N, 3, H, W); None, with a warning, where they are not at hand."""
+    """The test images that were predicted, uint8 (N, 3, H, W); None, with a warning, if they are not available."""
     try:
         datamodule = build_data(run.folder, settings.data or run.cfg.data, settings)
         images, labels = datamodule.source.load("test")
@@ -88,7 +88,7 @@ def test_images(run: FinishedRun, settings: Settings, data_sha256: str) -> Tenso
         return None
     if fingerprint(images, labels) == data_sha256:
         return images
-    log.warning(f"no pictures: {datamodule.source.name} has other test images now than were predicted")
+    log.warning(f"no pictures: {datamodule.source.name} no longer has the test images that were predicted")
     return None
 
 
@@ -97,7 +97,7 @@ def fingerprint(images: Tensor, labels: Tensor) -> str:
 
 
 def predict_run(run: FinishedRun, settings: Settings) -> dict:
-    """Logits and labels of the test and of the validation images, and the facts beside them."""
+    """Logits and labels of the test and the validation images, and facts about them."""
     own = settings if settings.data is None else replace(settings, data=None, data_root=None)
     datamodule, model = run.rebuild(own)
     tested = datamodule if settings.data is None else build_data(run.folder, settings.data, settings)
@@ -132,7 +132,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
 
 
 def predicting_trainer(settings: Settings) -> pl.Trainer:
-    """Lightning's Trainer on the device of the settings, in fp32 whatever precision it trained in."""
+    """Lightning's Trainer on the device of the settings, in fp32 whatever the precision of training."""
     return pl.Trainer(
         accelerator=settings.device.type,
         devices=1,
@@ -176,10 +176,10 @@ def read_predictions(file: Path) -> dict | None:
             arrays = {name: stored[name] for name in names}
         facts = json.loads(str(arrays["facts"]))
         if not well_formed(arrays, facts):
-            raise ValueError("of another form than predictions")
+            raise ValueError("not in the form of predictions")
         return arrays | {"facts": {key: facts[key] for key in FACTS if key in facts}}
     except Exception as error:  # zip, zlib, numpy and json each raise their own kinds for damaged files
-        log.warning(f"{file}: not usable ({cause_of(error)}); predicting anew")
+        log.warning(f"{file}: not usable ({cause_of(error)}); predicting again")
         return None
 
 
@@ -198,7 +198,7 @@ def well_formed(arrays: dict, facts: object) -> bool:
 
 
 def data_root(run: FinishedRun, settings: Settings) -> str:
-    """The folder of the data that the settings mean; who names another one gets no stored predictions of the first."""
+    """The data folder that the settings mean; predictions stored for another folder are not used."""
     root = (settings.data or run.cfg.data).root if settings.data_root is None else settings.data_root
     return str(Path(str(root)).expanduser().absolute())
 

@@ -36,7 +36,7 @@ FILES = {"computed": "corruptions.json", "published": "cifar10c.json"}
 
 
 def check(corruption: DictConfig) -> tuple[list[str], list[int], int | None]:
-    """The names, severities and number of images of a `corruption` group; UserError for what cannot be."""
+    """The names, severities and number of images of a `corruption` group; UserError for impossible ones."""
     names, severities, images = (corruption.get(key) for key in ("names", "severities", "images"))
     if not matches(names, list[str]) or not matches(severities, list[int]):
         raise UserError(
@@ -47,14 +47,14 @@ def check(corruption: DictConfig) -> tuple[list[str], list[int], int | None]:
     except ValueError as error:
         raise UserError(f"corruption.{error}") from error
     if not names or not severities or not set(severities) <= set(SEVERITIES):
-        raise UserError("corruption: names and severities must not be empty, and the severities from 1 to 5")
+        raise UserError("corruption: names and severities must not be empty, and severities must be from 1 to 5")
     if images is not None and (not isinstance(images, int) or isinstance(images, bool) or images < 1):
         raise UserError(f"corruption.images={images}: must be a number of test images, or null for all")
     return names, sorted(severities), images
 
 
 def measure_computed(runs: Sequence[FinishedRun], corruption: DictConfig, settings: Settings) -> None:
-    """Write the accuracies of runs on corrupted test images into their evaluation folders; what is there stays."""
+    """Write the accuracies of runs on corrupted test images into their evaluation folders; existing ones are kept."""
     names, severities, count = check(corruption)
     datamodule = build_data(runs[0].folder, settings.data or runs[0].cfg.data, settings)
     images, labels = datamodule.source.load("test")
@@ -100,10 +100,10 @@ def measure(
     kind: str,
     settings: Settings,
 ) -> None:
-    """Predict each condition that some run lacks with all runs at once, so that its images are made once.
+    """Predict each condition that some run lacks with all runs at once, so that its images are computed only once.
 
-    todo: names and severities. condition: of one of them, the images in parts and all labels. identity: what results
-    must have in common with stored ones. clean: the images without corruption, and their labels.
+    todo: names and severities. condition: gives the images, in parts, and all labels of one of them. identity: what
+    stored results must match to be kept. clean: the images without corruption, and their labels.
     """
     files = {run.folder: evaluation_folder(run.folder, settings) / FILES[kind] for run in runs}
     models, results = {}, {}
@@ -119,7 +119,7 @@ def measure(
         if any(str(severity) not in result["acc"].get(name, {}) for result in results.values())
     ]
     if not missing:
-        log.info("corrupted images: accuracies are there already")
+        log.info("corrupted images: using the stored accuracies")
         return
     batch = settings.batch_size or min(run.cfg.data.eval_batch_size for run in runs)
     total = len(clean[1]) * (len(missing) + 1)
@@ -141,7 +141,7 @@ def measure(
                 progress.update(len(part))
             for folder, count in right.items():
                 results[folder]["acc"].setdefault(name, {})[str(severity)] = count / done
-                write(files[folder], results[folder])  # an interrupted hour keeps what it has
+                write(files[folder], results[folder])  # an interruption loses only the current condition
 
 
 def read(file: Path) -> dict | None:
@@ -164,7 +164,7 @@ def write(file: Path, result: dict) -> None:
 
 
 def collect(groups: Sequence[Group], kind: str, settings: Settings) -> dict | None:
-    """What was measured of all runs of the groups; None unless every run was, as it is now, on equally many images.
+    """What was measured of all runs of the groups; None unless all were, as they are now, on equally many images.
 
     Means over a group's seeds: `clean`, `acc` (corruptions, severities), and `mean` of all of these.
     """

@@ -37,26 +37,26 @@ Opened = Sequence[tuple[FinishedRun, Run]]
 
 
 def settings_of(cfg: DictConfig) -> Settings:
-    """How the runs are predicted; UserError for what can be told before any is opened."""
+    """How the runs are predicted; UserError for mistakes that show before any is opened."""
     for key, hint in HINTS.items():
         if not matches(cfg.get(key), hint):
             raise UserError(f"{key}={' '.join(str(cfg.get(key)).split())}: must be {describe(hint)}")
     if cfg.batch_size is not None and cfg.batch_size < 1:
-        raise UserError(f"batch_size={cfg.batch_size}: at least one image a batch")
+        raise UserError(f"batch_size={cfg.batch_size}: must be at least one image")
     if not isinstance(cfg.get("data") or {}, DictConfig | dict):
-        raise UserError(f"data={cfg.data}: is a data set's name, as in data=cifar101")
+        raise UserError(f"data={cfg.data}: must be a data set's name, as in data=cifar101")
     if not isinstance(cfg.get("corruption") or {}, DictConfig | dict):
         raise UserError(f"corruption={cfg.corruption}: is a section; add one with +corruption=all")
     other = None if published(cfg) else cfg.get("data")
     settings = Settings(cfg.checkpoint, other, cfg.data_root, cfg.batch_size, cfg.accelerator)
-    settings.device  # noqa: B018 - a device that there is not is an error even where all predictions are stored
+    settings.device  # noqa: B018 - a missing device is an error even if all predictions are stored
     if cfg.labels is not None and not Path(cfg.labels).expanduser().is_file():
         raise UserError(f"labels={cfg.labels}: no such file")
     return settings
 
 
 def published(cfg: DictConfig) -> bool:
-    """Whether CIFAR-10-C's files are asked for; they are corruptions of the runs' own test images, no test set."""
+    """Whether CIFAR-10-C's files are asked for; they are corruptions of the runs' own test images, not a test set."""
     return "data" in cfg and cfg.data.source == "cifar10c"
 
 
@@ -87,21 +87,21 @@ def read_labels(path: str | None, run: Run) -> np.ndarray | None:
     if path is None:
         return None
     try:
-        labels = np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)  # a header may promise too much
+        labels = np.load(Path(path).expanduser(), mmap_mode="r", allow_pickle=False)  # a header may claim too much
     except Exception as error:  # numpy raises OSError, ValueError, EOFError, SyntaxError... for damaged files
         raise UserError(f"labels={path}: cannot be read as a .npy of numbers ({cause_of(error)})") from error
     count, classes = run.logits.shape
     if not isinstance(labels, np.ndarray) or labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
         found = f"{labels.dtype} {labels.shape}" if isinstance(labels, np.ndarray) else "an archive"
-        raise UserError(f"labels={path}: must be {count:,} integers, one a test image; it is {found}")
+        raise UserError(f"labels={path}: must be {count:,} integers, one per test image; it is {found}")
     if labels.min() < -1 or labels.max() >= classes or not (labels >= 0).any():
-        raise UserError(f"labels={path}: must lie in 0 to {classes - 1}, or be -1; they run to {labels.min()} and"
+        raise UserError(f"labels={path}: must be 0 to {classes - 1}, or -1; they range from {labels.min()} to"
                         f" {labels.max()}")  # fmt: skip
     return labels.astype(np.int64)
 
 
 def group(opened: Opened, names: Sequence[str] | None) -> list[Group]:
-    """The runs grouped by recipe; UserError for a number of names that does not fit."""
+    """The runs grouped by recipe; UserError for a number of names that does not match."""
     try:
         return groups_of.group_runs([run for _, run in opened], names)
     except ValueError as error:
@@ -109,7 +109,7 @@ def group(opened: Opened, names: Sequence[str] | None) -> list[Group]:
 
 
 def measure_corruptions(cfg: DictConfig, runs: Sequence[FinishedRun], settings: Settings) -> None:
-    """Accuracies on corrupted images, where they are asked for."""
+    """Accuracies on corrupted images, if asked for."""
     if published(cfg):
         robustness.measure_published(runs, cfg.data.root, cfg.get("corruption"), settings)
     elif cfg.get("corruption"):
@@ -166,7 +166,7 @@ def write(
 
 
 def conclude(folder: Path, results: dict, left_out: Sequence[str]) -> None:
-    """Say what came out, and where it is; UserError if runs had to be left out."""
+    """Say what came out, and where the report is; UserError if runs had to be left out."""
     lines = []
     if len(results["groups"]) == 1 and len(results["groups"][0]["runs"]) == 1:
         scores = results["groups"][0]["runs"][0]

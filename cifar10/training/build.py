@@ -23,14 +23,14 @@ from cifar10.training.checks import check_devices
 
 log = logging.getLogger(__name__)
 
-# Lightning's advice on things that are so on purpose
+# Lightning's advice on things that are deliberate
 for advice in (
     "modules in eval mode",
     "smaller than the logging interval",
     "exists and is not empty",
     "LeafSpec",
-    "but have no logger configured",  # metrics are logged for whoever asks
-    "sync_dist=True",  # what is logged has been summed over the processes
+    "but have no logger configured",  # metrics are logged for anything that reads them
+    "sync_dist=True",  # what is logged is already summed over the processes
 ):
     warnings.filterwarnings("ignore", message=f".*{advice}.*")
 REMARKS = (  # in every run, on what the log says anyway or nobody asked for
@@ -63,7 +63,7 @@ OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the train
 
 
 def build_data(cfg: DictConfig) -> CIFAR10DataModule:
-    """The data module, its files there and verified, so that the class names are known."""
+    """The data module, with its files present and verified, so that the class names are known."""
     datamodule = make("data", cfg.data, CIFAR10DataModule)
     datamodule.prepare_data()
     return datamodule
@@ -72,7 +72,7 @@ def build_data(cfg: DictConfig) -> CIFAR10DataModule:
 def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifier:
     """The model for the data's classes."""
     if len(datamodule.class_names) < 2:
-        raise UserError(f"{datamodule.source.name}: one class only; there is nothing to tell apart")
+        raise UserError(f"{datamodule.source.name}: only one class; classification needs at least two")
     if isinstance(network := cfg.model.get("network"), DictConfig):  # which the model itself builds, and adds to
         try:
             target = find_network(network.get("_target_"))
@@ -100,7 +100,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     ]
     check_modes(cfg)
     has_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
-    if settings.get("enable_progress_bar", True) is True:  # in a file, the line an epoch says it all
+    if settings.get("enable_progress_bar", True) is True:  # in a file, one line per epoch says it all
         settings["enable_progress_bar"] = sys.stdout.isatty() or has_bar
     if settings["enable_progress_bar"] and not has_bar:
         callbacks.insert(0, ProgressBar())
@@ -111,11 +111,11 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
     node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
     trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
-    for key in ("batch_size", "eval_batch_size"):  # two leave none without an image in the smaller batches
+    for key in ("batch_size", "eval_batch_size"):  # with two, none is left without an image in smaller batches
         if trainer.world_size > 1 and cfg.data[key] < 2 * trainer.world_size:
             raise UserError(
-                f"data.{key}={cfg.data[key]}: less than two images for each of {trainer.world_size} processes;"
-                f" {2 * trainer.world_size} or more, or fewer processes"
+                f"data.{key}={cfg.data[key]}: fewer than two images for each of {trainer.world_size} processes;"
+                f" set {2 * trainer.world_size} or more, or use fewer processes"
             )
     return trainer
 
@@ -138,20 +138,20 @@ def check_interval(trainer: pl.Trainer, datamodule: CIFAR10DataModule) -> None:
         batches = min(batches, trainer.limit_train_batches)
     interval = trainer.val_check_interval
     if isinstance(interval, int) and interval > batches and trainer.check_val_every_n_epoch is not None:
-        raise UserError(f"trainer.val_check_interval={interval}: an epoch has {batches} batches only")
+        raise UserError(f"trainer.val_check_interval={interval}: an epoch has only {batches} batches")
 
 
 def resolve_strategy(strategy: str, devices: object, callbacks: list[pl.Callback]) -> str:
-    """ "auto", but for two phases on several devices a DDP that allows the set of learning parameters to change."""
+    """ "auto", but for two phases on several devices a DDP that lets the set of trainable parameters change."""
     two_phases = any(isinstance(callback, TwoPhaseFineTuning) for callback in callbacks)
     return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and devices != 1 else strategy
 
 
 def compile_mode(setting: object) -> str | None:
-    """The mode of torch.compile, "frozen" for the parts that never learn alone, None for nothing.
+    """The mode of torch.compile, "frozen" for only the parts that never learn, None for nothing.
 
     "auto" is what was measured to help (tests/benchmarks/README.md): everything on a GPU, the frozen part on a CPU
-    with a compiler. UserError for a setting that there is not, and for a machine without a compiler.
+    with a compiler. UserError for an unknown setting, and on a machine without a compiler.
     """
     name, gpu = f"trainer.compile={str(setting).lower()}", torch.cuda.is_available()
     if setting not in COMPILE:
@@ -160,15 +160,15 @@ def compile_mode(setting: object) -> str | None:
     if setting is False or (setting == "auto" and not ready):
         return None
     if not ready:
-        raise UserError(f"{name}: needs a C++ compiler (Debian: apt-get install g++), or set false")
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU is known
+        raise UserError(f"{name}: needs a C++ compiler (Debian: apt-get install g++); or set it to false")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
     if setting == "auto":
         return "default" if gpu else "frozen"
     return "default" if setting is True else setting
 
 
 def resolve_precision(precision: str | int, accelerator: str) -> str | int:
-    """ "auto" as bf16-mixed on a GPU that has it, 16-mixed on other GPUs, and fp32 on the CPU.
+    """ "auto" as bf16-mixed on a GPU that supports it, 16-mixed on other GPUs, and fp32 on the CPU.
 
     bf16 autocast is ten times slower than fp32 on CPUs without native support.
     """

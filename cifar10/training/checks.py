@@ -1,4 +1,4 @@
-"""Settings that neither Hydra nor the class refuses: Lightning accepts them silently, or fails in mid-training."""
+"""Settings that neither Hydra nor the class rejects: Lightning accepts them silently, or fails in mid-training."""
 
 import contextlib
 import math
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from cifar10.errors import UserError, cause_of, one_line
 
 METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
-LEAST = {  # of whole numbers, where they are given
+LEAST = {  # the lowest values of whole-number settings, where given
     "trainer.max_epochs": 1,
     "trainer.min_epochs": 0,
     "trainer.min_steps": 0,
@@ -55,7 +55,7 @@ def check_sections(cfg: DictConfig) -> None:
             raise UserError(f"{section}={cfg.get(section)}: is a section; set {section}.KEY=VALUE, see --cfg job")
     for name in ("callbacks", "logger"):
         if name in cfg.trainer:
-            raise UserError(f"trainer.{name}: is made from the section {name}; set {name}.KEY=VALUE instead")
+            raise UserError(f"trainer.{name}: is built from the section {name}; set {name}.KEY=VALUE instead")
     optional = {"logger": cfg.get("logger")} | {f"callbacks.{name}": cfg.callbacks[name] for name in cfg.callbacks}
     for key, value in optional.items():
         if value is not None and not isinstance(value, DictConfig):
@@ -65,7 +65,7 @@ def check_sections(cfg: DictConfig) -> None:
 
 
 def check_validation(trainer: DictConfig) -> None:
-    """UserError where nothing would be trained, or nothing validated, so that there is no best checkpoint."""
+    """UserError if nothing would be trained, or nothing validated, so that there is no best checkpoint."""
     if trainer.get("barebones"):
         instead = "for less output set trainer.enable_progress_bar=false logger=null"
         raise UserError(f"trainer.barebones: leaves no checkpoint, which is a run's result; {instead}")
@@ -119,7 +119,7 @@ def check_folder(key: str, folder: Path) -> None:
 
 
 def section_of(cfg: DictConfig, path: str) -> DictConfig | dict:
-    """A section by its dotted name; an empty one where there is none."""
+    """A section by its dotted name; an empty one if there is none."""
     for name in path.split("."):
         cfg = cfg.get(name) if isinstance(cfg, DictConfig) else None
     return cfg if isinstance(cfg, DictConfig) else {}

@@ -21,7 +21,7 @@ def training_cost(
     """Size, parameters, and operations of one forward pass, of an epoch's images in each phase, and of the whole run.
 
     rows: of metrics.csv, with "epoch", "seconds" and, in two phases, "phase". A multiply-add is two operations; only
-    matrix products and convolutions count (torch's counter). A frozen part that was cached counts once for each view,
+    matrix products and convolutions count (torch's counter). A frozen part that was cached counts once for each view;
     validation's forward passes count in every epoch. Counts on a copy: the model may be compiled.
     """
     model = type(model)(**model.hparams)
@@ -43,9 +43,9 @@ def training_cost(
                 "flops_per_epoch": step * train_images + (forward - cached) * val_images,
             }
         )
-        if number == numbers[0]:  # phase 1 makes do with one view where phase 2 follows
+        if number == numbers[0]:  # phase 1 uses only one view if phase 2 follows
             once += cached * (train_images * (views if number == numbers[-1] else 1) + val_images)
-        else:  # the part in front of phase 2's blocks has seen the first view in phase 1
+        else:  # the part before phase 2's blocks has seen the first view in phase 1
             once += cached * train_images * (views - 1)
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -67,7 +67,7 @@ def freeze(model: ImageClassifier, two_phase: TwoPhaseFineTuning, phase: int) ->
 
 
 def count_flops(network: torch.nn.Module, image_size: int | None = None, learning: bool = False) -> int:
-    """The operations of a network's forward pass on one image, with the backward pass if it is learning."""
+    """The operations of a network's forward pass on one image, with the backward pass if `learning`."""
     image_size = image_size or network.preprocessing.image_size
     images = torch.zeros(1, 3, image_size, image_size)
     network.eval()  # batch normalisation cannot train on one image

@@ -1,4 +1,4 @@
-"""The steps of a run beside training: where it goes on from, what it says, and what it leaves in its folder."""
+"""The steps of a run around training: where it resumes from, what it logs, and what it leaves in its folder."""
 
 import logging
 from pathlib import Path
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> None:
-    """Say what is trained, on what, where and how; from here on rank 0 speaks for all processes."""
+    """Log what is trained, on what, where and how; from here on only rank 0 logs."""
     if not trainer.is_global_zero:
         logging.disable(logging.INFO)
     elif cfg.resume:
@@ -34,9 +34,9 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if datamodule.source.synthetic:
-        log.warning("DRAWN IMAGES, NOT CIFAR-10: no figure of this run says anything about CIFAR-10")
+        log.warning("DRAWN IMAGES, NOT CIFAR-10: none of this run's figures says anything about CIFAR-10")
     log.info(f"{cfg.name}: {parameters:,} parameters, input {model.preprocessing.image_size} px")
-    log.info(f"{datamodule.source.name}: {train:,} images to train on, {val:,} to validate")
+    log.info(f"{datamodule.source.name}: {train:,} images to train on, {val:,} to validate on")
     compiled = ", compiled" if model.compile_mode else ", frozen part compiled" if model.compile_frozen else ""
     log.info(
         f"{hardware(trainer)}, precision {trainer.precision}{compiled}; torch {torch.__version__}, commit {commit()}"
@@ -44,33 +44,33 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     two_phase = cfg.callbacks.get("two_phase")
     caching = cfg.callbacks.get("feature_caching")
     if two_phase and not (caching and caching.get("views")) and trainer.strategy.root_device.type == "cpu":
-        log.info("this takes long on a CPU: experiment=laptop is quicker, or callbacks.feature_caching.views=2")
+        log.info("this is slow on a CPU: experiment=laptop is faster, as is callbacks.feature_caching.views=2")
     log.info(f"results go to {shown(cfg.output_dir)}")
 
 
 def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
-    """The checkpoint that a run goes on from; None if it begins, or begins again because there was none yet.
+    """The checkpoint that a run resumes from; None if it starts, or starts over because there was none yet.
 
-    Says where the run stands. Raises UserError if the checkpoint cannot be read.
+    Logs how far the run has got. Raises UserError if the checkpoint cannot be read.
     """
     if not cfg.resume:
         return None
     run = RunFolder(cfg.resume)
     file, step = run.last, -1
     if not file.exists() and run.best.exists():
-        log.info(f"{shown(file)} does not exist: going on from best.ckpt")
+        log.info(f"{shown(file)} does not exist: resuming from best.ckpt")
         file = run.best
     if file.exists():
         step = read_position(cfg, file)
     else:
-        log.info("no checkpoint had been saved yet: the run begins again")
+        log.info("no checkpoint had been saved yet: the run starts over")
     if trainer.is_global_zero and hasattr(trainer.logger, "go_on_after"):
         trainer.logger.go_on_after(step)
     return file if step >= 0 else None
 
 
 def read_position(cfg: DictConfig, file: Path) -> int:
-    """Say how far a checkpoint is; returns its optimizer steps. UserError if it cannot be read."""
+    """Log how far a checkpoint has got; returns its optimizer steps. UserError if it cannot be read."""
     try:
         checkpoint = read_checkpoint(file)
         step, loop = checkpoint["global_step"], checkpoint["loops"]["fit_loop"]
@@ -78,23 +78,23 @@ def read_position(cfg: DictConfig, file: Path) -> int:
         batches = loop["epoch_loop.batch_progress"]["current"]["ready"]
     except (UserError, KeyError, TypeError) as error:
         best = RunFolder(cfg.resume).best
-        way = "; delete it to go on from best.ckpt" if file != best and best.exists() else ""
-        reason = error if isinstance(error, UserError) else f"{file}: not a checkpoint to go on from"
+        way = "; delete it to resume from best.ckpt" if file != best and best.exists() else ""
+        reason = error if isinstance(error, UserError) else f"{file}: not a checkpoint to resume from"
         raise UserError(f"{reason}{way}") from error
     left = "" if loop["epoch_progress"]["current"]["ready"] == epochs else f" and {batches} batches of the next"
     log.info(f"{shown(file)}: {epochs} epoch{'s' * (epochs != 1)}{left} done, {step} steps")
     if checkpoint.get("should_stop", False):
-        log.info("nothing left to train: the run ended by callbacks.*.patience or trainer.max_steps")
+        log.info("nothing left to train: the run was ended by callbacks.*.patience or trainer.max_steps")
     elif epochs > cfg.trainer.max_epochs:
-        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run has trained {epochs} epochs already")
+        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: the run has already trained for {epochs} epochs")
     elif epochs == cfg.trainer.max_epochs:
-        log.info(f"nothing left to train; trainer.max_epochs={epochs + 1} or more goes on")
+        log.info(f"nothing left to train; set trainer.max_epochs={epochs + 1} or more to continue")
     return step
 
 
 def keep_nothing(cfg: DictConfig) -> None:
-    """Prepare `trainer.fast_dev_run`, Lightning's try with one batch of training and one of validation."""
-    log.info(f"trainer.fast_dev_run={cfg.trainer.fast_dev_run}: a quick try, of which nothing is kept")
+    """Prepare `trainer.fast_dev_run`, Lightning's trial run of one training and one validation batch."""
+    log.info(f"trainer.fast_dev_run={cfg.trainer.fast_dev_run}: a quick trial run; nothing is kept")
     for name in ("checkpoint", "epoch_log"):
         cfg.callbacks[name] = None
     OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
@@ -110,7 +110,7 @@ def training_seconds(trainer: pl.Trainer) -> float | None:
 
 
 def validate_best(model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> dict[str, float]:
-    """Validation metrics of best.ckpt, whose weights the model then has. Loggers, which know them, are told nothing."""
+    """Validation metrics of best.ckpt, whose weights the model then has. Loggers, which have them, get nothing."""
     loggers, trainer.loggers = trainer.loggers, []
     best = trainer.checkpoint_callback.best_model_path
     trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
@@ -126,13 +126,13 @@ def conclude(
     metrics: dict[str, float],
     seconds: float | None,
 ) -> None:
-    """Log settings and result, write `run.json`, say what came out and what to do next.
+    """Log settings and results, write `run.json`, say what came out and what to do next.
 
-    metrics: of best.ckpt on validation. seconds: of training with its validations.
+    metrics: of best.ckpt on validation. seconds: of training, validation included.
     """
     best = {f"best/{name}": value for name, value in metrics.items()}
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab; a run that goes on takes this step back
+        if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab; a resumed run takes this step back
             logger.log_hyperparams(hyperparameters(cfg), best, trainer.global_step + 1)
         else:
             logger.log_hyperparams(hyperparameters(cfg))
@@ -172,7 +172,7 @@ def summarise(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMo
 
 
 def watchers(cfg: DictConfig) -> list[str]:
-    """The keys of callbacks whose class says `changes_training = False`."""
+    """The keys of callbacks whose class sets `changes_training = False`."""
     nodes = {key: node for key, node in cfg.callbacks.items() if node is not None}
     return [key for key, node in nodes.items() if getattr(get_class(node._target_), "changes_training", True) is False]
 
