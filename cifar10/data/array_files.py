@@ -15,7 +15,7 @@ def load_arrays(
 ) -> tuple[Tensor, Tensor]:
     """Images uint8 (N, 3, 32, 32) and labels int64 (N,): one of `parts` equal, consecutive parts of the files.
 
-    The other parts' images are not read. Raises UserError that names a missing or damaged file.
+    The other parts' images are not read. Raises UserError naming a missing or damaged file.
     """
     images = _open(image_file, lambda array: _image_fault(array, parts))
     labels = _open(label_file, lambda array: _label_fault(array, classes))

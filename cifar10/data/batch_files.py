@@ -32,7 +32,7 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def load_batches(folder: Path, split: str, classes: int) -> tuple[Tensor, Tensor]:
-    """A split's images uint8 (N, 3, 32, 32) and labels int64 (N,). Raises UserError that names a damaged file."""
+    """A split's images uint8 (N, 3, 32, 32) and labels int64 (N,). Raises UserError naming a damaged file."""
     names = {"train": TRAIN_FILES, "test": (TEST_FILE,)}[split]
     images = labels = None
     for index, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""Batches of images that lie in memory, each one index operation; several processes share each batch."""
+"""Batches of images held in memory, each one index operation; several processes share each batch."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ class Batches:
 
     An epoch's order and every image's random numbers, `draws`, are a pure function of (seed, epoch): no generator's
     state has to be saved. Batches differ by at most one image in size, so that none is too small for batch
-    normalisation. Of several processes each takes its shard of every batch, see `shard`.
+    normalisation. Each of several processes takes its shard of every batch, see `shard`.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Batches:
     def shuffle(
         self, seed: int, augmentation: Augmentation, current_epoch: Callable[[], int], anew: bool = True
     ) -> None:
-        """Shuffle from now on, and draw the numbers that `augmentation` wants; anew: in every epoch again."""
+        """Shuffle from now on, and draw the numbers that `augmentation` needs; anew: new ones every epoch."""
         self.seed, self.augmentation, self.current_epoch, self.anew = seed, augmentation, current_epoch, anew
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class Batches:
         """Where in the epoch's order this process's images of a batch stand.
 
         Shards differ by at most one image, or by two where images are mixed: an image and its partner, which lies at
-        the mirrored place in the batch, stay together, mirrored in the shard.
+        the mirrored position in the batch, stay together, mirrored in the shard.
         """
         start, stop = self.bounds[number : number + 2]
         pairs, odd = divmod(stop - start, 2)
@@ -81,7 +81,7 @@ class Batches:
         return {"delivered": self.delivered, "epoch": self.epoch}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Go on with the epoch where it was left; one that was finished, or stopped for good, is not repeated."""
+        """Continue the epoch where it stopped; one that was finished, or stopped for good, is not repeated."""
         self.skip, self.skip_in = state_dict["delivered"] % len(self), state_dict["epoch"]
 
     def __iter__(self) -> Iterator[tuple]:
@@ -100,7 +100,7 @@ class Batches:
             self.delivered += 1
             shard = self.shard(number)
             picked = order[shard]
-            if features is not None:  # half of the images in each of two views, and in the next epoch in the other
+            if features is not None:  # with two views, half of the images in each, swapped in the next epoch
                 view = (places[shard] + self.epoch) % features.views
                 yield Features(features.read(places[shard], view)), self.labels[picked]
             elif draws is not None:

@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 class CIFAR10DataModule(pl.LightningDataModule):
-    """Training, validation and test batches of a source, CIFAR-10 unless told otherwise.
+    """Training, validation and test batches of a source, CIFAR-10 by default.
 
     root: the source's folder. source: a module of `cifar10.data.sources`.
     batch_size: images per optimizer step, over all devices. eval_batch_size: the same for validation and test.
     image_size: side in pixels of what the network sees; None leaves it to the model, see `use_preprocessing`.
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
-    leaves, for train_size; None takes all of them). Subsets are stratified, and a smaller one is part of every larger.
-    split_seed: draws the split, so that it never moves with `seed`, which orders and augments the batches.
+    leaves, for train_size; None takes all of them). Subsets are stratified, and every larger one contains the smaller.
+    split_seed: draws the split, so that it does not depend on `seed`, which orders and augments the batches.
     crop_padding, flip, cutout, mixup_alpha, cutmix_alpha: see `Augmentation`.
     """
 
@@ -73,7 +73,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.is_prepared = False
         self.loaded: dict[str, tuple[Tensor, Tensor]] = {}  # images and labels of the source's "train" and "test"
         self.indices: dict[str, Tensor] = {}  # of each stage's images in them: "train", "val", "test"
-        self.features: dict[str, FeatureCache] = {}  # of "train" and "val"; served in place of the images if there
+        self.features: dict[str, FeatureCache] = {}  # of "train" and "val"; served in place of the images if present
         self.served_to: pl.Trainer | None = None
 
     @property
@@ -88,11 +88,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def use_preprocessing(self, preprocessing: Preprocessing) -> None:
         """Finish batches as a model wants them; an `ImageClassifier` calls this when it is set up.
 
-        Raises UserError unless its image size is the one that was asked for.
+        Raises UserError unless its image size is the one requested.
         """
         if self.image_size not in (None, preprocessing.image_size):
             raise UserError(
-                f"data.image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; give both the"
+                f"data.image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; set both to the"
                 " same, or leave it to the model"
             )
         self.preprocessing = preprocessing
@@ -109,7 +109,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
             if self.augmentation.crop_padding >= min(images.shape[-2:]):
                 raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
             if self.augmentation.cutout > min(images.shape[-2:]):
-                raise UserError(f"data.cutout={self.augmentation.cutout}: must not be above the image's side")
+                raise UserError(f"data.cutout={self.augmentation.cutout}: must not exceed the image's side")
             try:
                 train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
             except ValueError as error:
@@ -156,7 +156,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return batches
 
     def transfer_batch_to_device(self, batch: tuple, device: torch.device, dataloader_idx: int) -> tuple:
-        """As Lightning would, but for batches that are there already, which it would look through for a long time."""
+        """As Lightning does, but without its slow search of batches that are on the device already."""
         if batch[0].device == device == batch[1].device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
@@ -164,12 +164,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int = 0) -> tuple[Tensor | Features, Tensor]:
         """uint8 images, labels and, in training, draws -> the network's input (B, 3, S, S) and its targets.
 
-        Features that are served in place of images are handed on as they are.
+        Features that are served in place of images are passed on as they are.
         """
         images, labels, *draws = batch
         if self.features:
             return images, labels
-        if draws:  # `trainer.precision` has been at the draws, and not yet at what is made here
+        if draws:  # `trainer.precision` has converted the draws, but not yet what is made here
             classes = len(self.class_names)
             finished = self.augmentation.apply(images, labels, draws[0].float(), self.preprocessing, classes)
         else:
@@ -177,7 +177,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return self.trainer.precision_plugin.convert_input(finished) if self.trainer else finished
 
     def serve(self, features: dict[str, FeatureCache]) -> None:
-        """Serve the trainer these features of "train" and "val" from the next epoch on; none: images again."""
+        """Serve the trainer these features of "train" and "val" from the next epoch on; if none, images again."""
         self.features, self.served_to = features, self.trainer
 
     def fixed_view(self, stage: str, places: Tensor, view: int, device: torch.device) -> Tensor:
@@ -189,11 +189,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return self.augmentation.view(images, view, draws.to(device), self.preprocessing)
 
     def check_views(self, views: int) -> None:
-        """UserError for augmentation that fixed views cannot have."""
+        """UserError for augmentation that fixed views rule out."""
         setting = f"callbacks.feature_caching.views={views}"
         for name in ("cutout", "mixup_alpha", "cutmix_alpha"):
             if getattr(self.augmentation, name):
-                raise UserError(f"{setting}: data.{name} draws anew every epoch; set either to 0")
+                raise UserError(f"{setting}: data.{name} needs new random numbers every epoch; set either to 0")
         if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
             raise UserError(f"{setting}: without data.flip and data.crop_padding all views are the same; set it to 1")
 

@@ -1,4 +1,4 @@
-"""Features of a frozen network, computed once and kept: what an epoch would otherwise compute again.
+"""Features of a frozen network, computed once and kept, instead of again in every epoch.
 
 `cifar10.callbacks.feature_caching` fills one cache for training and one for validation; the data module serves batches
 from them in place of images.
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Features(NamedTuple):
-    """A batch that has been through the frozen part of a network already: values (B, ...) in place of images."""
+    """A batch that has already been through the frozen part of a network: values (B, ...) in place of images."""
 
     values: Tensor
 
@@ -91,7 +91,7 @@ def fill(
     trainer: pl.Trainer | None,
     advance: Callable[[int], None],
 ) -> FeatureCache:
-    """A cache of what a network makes of (images, views) inputs; each of the trainer's processes computes its shard.
+    """A cache of a network's outputs for (images, views) inputs; each of the trainer's processes computes its shard.
 
     inputs: (places (B,), view) -> the network's input (B, ...). advance: called with the size of each batch.
     """
@@ -101,7 +101,7 @@ def fill(
     cache = None
     for view, start in itertools.product(range(views), range(0, count, batch_size)):
         left = min(batch_size, count - start)
-        # The last batch repeats the last image until every process has as many.
+        # The last batch repeats the last image until every process has equally many.
         places = torch.arange(start, start - (-left // world_size) * world_size).clamp(max=count - 1)
         features = network(inputs(places[rank::world_size], view))
         if world_size > 1:
@@ -109,7 +109,7 @@ def fill(
         if cache is None:
             cache = FeatureCache(count, views, features, device, folder, trainer.num_devices if trainer else 1)
             if world_size > 1:
-                trainer.strategy.barrier()  # all look at how much memory is free before any takes some
+                trainer.strategy.barrier()  # all check how much memory is free before any takes some
         cache.write(places, view, features)
         advance(left)
     return cache

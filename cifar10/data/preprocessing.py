@@ -1,4 +1,4 @@
-"""What every image goes through before the network, in training and ever after; it travels in the checkpoint."""
+"""What every image goes through before the network, in training and afterwards; it travels in the checkpoint."""
 
 from functools import lru_cache
 
@@ -33,7 +33,7 @@ class Preprocessing(nn.Module):
 
     @property
     def settings(self) -> dict[str, object]:
-        """The arguments that build the same again: plain values."""
+        """The arguments that rebuild it: plain values."""
         names = ("image_size", "mean", "std", "interpolation")
         return {name: getattr(self, name) for name in names}
 
@@ -43,8 +43,8 @@ class Preprocessing(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) -> the network's input.
 
-        Normalising first is the same function, for the weights of an interpolation sum to one, and touches
-        (image_size / H)^2 times fewer pixels. Under autocast it stays float32.
+        Normalising first gives the same result, as interpolation weights sum to one, and touches (image_size / H)^2
+        times fewer pixels. Under autocast it stays float32.
         """
         with torch.autocast(images.device.type, enabled=False):
             return self.resize(self.normalise(images))

@@ -16,11 +16,11 @@ from cifar10.data.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of the training images; each is off by default.
+    """Random changes to the training images; each is off by default.
 
     crop_padding: pixels of reflect padding on each side before a random crop of the native size, less than that size.
     flip: mirror left to right with probability 0.5. cutout: side of the zeroed square, in native pixels.
-    mixup_alpha, cutmix_alpha: of Beta(alpha, alpha), at most 1e6; with both on, each image takes one of them at random.
+    mixup_alpha, cutmix_alpha: of Beta(alpha, alpha), at most 1e6; with both on, each image gets one of them at random.
     Raises ValueError for a value out of range.
     """
 

@@ -51,10 +51,10 @@ class ImageClassifier(pl.LightningModule):
         self.class_names, self.preprocessing = list(class_names), preprocessing
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
         self.label_smoothing, self.schedule, self.warmup = label_smoothing, schedule, warmup
-        self.followed: Schedule | None = None  # this run's learning rates; set by whoever schedules it
-        self.steps_before: float | None = None  # of the run that a checkpoint was part of
+        self.followed: Schedule | None = None  # this run's learning rates; set by whatever schedules it
+        self.steps_before: float | None = None  # of the run that a checkpoint came from
         self.compile_mode: str | None = None
-        self.compile_frozen = False  # where a callback runs a part of the network that does not learn
+        self.compile_frozen = False  # whether callbacks compile the frozen part that they run
         self.loss_weight = 1.0  # of this process's shard of a batch, see `Batches.weight`
         self.sync_batchnorm = True  # over the GPUs, if there are several
         for stage in ("train", "val", "test"):
@@ -74,9 +74,9 @@ class ImageClassifier(pl.LightningModule):
         return self.network
 
     def compile_network(self, mode: str) -> None:
-        """Compile the network in place when it is first called; keys of checkpoints do not change.
+        """Compile the network in place when it is first called; checkpoint keys do not change.
 
-        mode: of torch.compile. Each size of batch is compiled for itself, which is quicker than one for all sizes.
+        mode: of torch.compile. Each batch size is compiled separately, which is faster than one graph for all sizes.
         """
         self.compile_mode = mode
         self.main_network().compile(dynamic=False, mode=mode)
@@ -114,7 +114,7 @@ class ImageClassifier(pl.LightningModule):
         images, labels = batch
         return self(images).float(), labels
 
-    # A call of `self.log` costs as much as a small layer: metrics are summed on the device and logged once an epoch.
+    # A call to `self.log` costs as much as a small layer: metrics are summed on the device and logged once per epoch.
     def on_train_epoch_start(self) -> None:
         self.train_metrics.reset()
 
@@ -142,7 +142,7 @@ class ImageClassifier(pl.LightningModule):
     def log_now(self, metrics: dict[str, Tensor | float]) -> None:
         """Log metrics of the epoch, the same on all processes.
 
-        In a fit loggers are told at once: Lightning tells them of training metrics only after the epoch's checkpoint
+        During `fit`, loggers get them at once: Lightning passes training metrics on only after the epoch's checkpoint
         has been saved, so a kill in between would lose them.
         """
         fitting = self.trainer.state.fn == "fit"
@@ -162,7 +162,7 @@ class ImageClassifier(pl.LightningModule):
         if "preprocessing" in checkpoint:
             self.preprocessing = Preprocessing(**checkpoint["preprocessing"])
         self.steps_before = checkpoint.get("optimizer_steps")
-        # The first process takes what all have seen.
+        # The first process takes the sums over all.
         if "train_metrics" in checkpoint and self._trainer is not None and self.trainer.is_global_zero:
             self.train_metrics.restore(checkpoint["train_metrics"])
 
@@ -186,10 +186,10 @@ class ImageClassifier(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def follow(self, schedule: Schedule) -> None:
-        """Take the learning rates of a schedule from the coming step on, in place of the model's own."""
+        """Use the learning rates of a schedule from the next step on, in place of the model's own."""
         self.followed = schedule
         rates = self.lr_schedulers()
-        if isinstance(rates, ScheduledRates):  # and not what a callback, as Lightning's SWA, has put there
+        if isinstance(rates, ScheduledRates):  # not what a callback, such as Lightning's SWA, has put there
             rates.follow(schedule)
 
     def on_train_start(self) -> None:

@@ -1,4 +1,4 @@
-"""A pretrained timm backbone, EfficientNet-B0 unless told otherwise, with a new head."""
+"""A pretrained timm backbone, EfficientNet-B0 by default, with a new head."""
 
 import copy
 import difflib
@@ -27,7 +27,7 @@ class EfficientNet(ImageClassifier):
     backbone: any timm name, `hf-hub:OWNER/NAME` or `local-dir:FOLDER`. The repository's or folder's config.json is
     needed again to load a checkpoint.
     pretrained: start from timm's weights (downloaded), or from `weights`, a local .safetensors or torch file of the
-    backbone, or a run's checkpoint; a classifier in it is left out.
+    backbone, or a run's checkpoint; a classifier in it is ignored.
     image_size: side of the input in pixels; None takes the weights' own (224 for B0). Mean, standard deviation and
     interpolation are always the weights' own, from timm's data config.
     drop_path: highest stochastic depth rate (Huang et al. 2016, section 3) of the backbone's blocks, if it has any.
@@ -66,7 +66,7 @@ class EfficientNet(ImageClassifier):
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, len(class_names)))
 
     def logits(self, inputs: Tensor | Features) -> Tensor:
-        """The network's, of preprocessed images, or of features that the frozen part has made of them."""
+        """The network's logits for preprocessed images, or for the frozen part's features of them."""
         features = self.tail(inputs.input(self.dtype)) if isinstance(inputs, Features) else self.backbone(inputs)
         return self.head(features)
 
@@ -98,12 +98,12 @@ class EfficientNet(ImageClassifier):
         return [[parameters[name] for name in groups[index]] for index in sorted(groups)]
 
     def split_backbone(self, block: int) -> tuple[nn.Module, nn.Module]:
-        """The backbone before a block of `backbone_blocks()`, and from it on; len(blocks): everything, and nothing.
+        """The backbone before a block of `backbone_blocks()`, and from it on; len(blocks): everything and nothing.
 
-        Both share the backbone's modules. Run one after the other, they are the backbone only if that is a chain of
-        its blocks in the order in which it holds them: compare before use.
+        Both share the backbone's modules. Run in sequence, they equal the backbone only if it is a chain of its
+        blocks in the order in which it holds them: compare before use.
         timm's `forward_intermediates` can stop early but not start late, and has stages rather than blocks;
-        `as_sequential` exists for the MobileNet family alone.
+        `as_sequential` exists only for the MobileNet family.
         """
         blocks = self.backbone_blocks()
         after = {id(parameter) for learning in blocks[block:] for parameter in learning}
@@ -136,7 +136,7 @@ def create_backbone(name: str, pretrained: bool, image_size: int | None, drop_pa
     config = find_config(name)
     options = {"drop_path_rate": drop_path} if drop_path else {}
     if image_size is not None and config.get("fixed_input_size"):
-        options["img_size"] = image_size  # a transformer's position embedding is made for one size
+        options["img_size"] = image_size  # a transformer's position embedding is fixed to one size
     if pretrained:
         log.info("loading %s, pretrained weights from timm (downloaded the first time)", name)
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's concern
@@ -194,7 +194,7 @@ def count_features(network: nn.Module, name: str, image_size: int) -> int:
     except Exception as error:  # each architecture raises its own kind
         own = network.default_cfg["input_size"][-1]
         raise ValueError(
-            f"image_size={image_size}: {name} cannot take this size, unlike its own {own} ({cause_of(error)})"
+            f"image_size={image_size}: {name} cannot take this size; its own is {own} ({cause_of(error)})"
         ) from error
     network.train(training)
     return features.shape[1]

@@ -25,7 +25,7 @@ SCHEDULES = {"constant": constant, "cosine": cosine}  # the factor of the peak w
 class Schedule:
     """The learning rate of every parameter group at every optimizer step of [first_step, last_step).
 
-    peak: highest rate by group name; a group that is not named rests at 0. kind: a name in `SCHEDULES`, after a linear
+    peak: highest rate by group name; groups that are not named stay at 0. kind: a name in `SCHEDULES`, after a linear
     warm-up over the first `warmup`, a fraction of the steps.
     """
 
@@ -52,8 +52,8 @@ class Schedule:
 class ScheduledRates(LRScheduler):
     """Steps through a `Schedule`, which `follow` may replace in mid-run, as two phases do.
 
-    Parameter groups need a "role", the name of their rate. The schedule is no part of the state: whoever starts or
-    resumes a run sets it, so that a longer run is scheduled over its new length.
+    Parameter groups need a "role", the name of their rate. The schedule is not part of the state: it is set when a
+    run starts or resumes, so that a longer run is scheduled over its new length.
     """
 
     def __init__(self, optimizer: Optimizer, schedule: Schedule):
@@ -65,7 +65,7 @@ class ScheduledRates(LRScheduler):
         return [rates.get(group["role"], 0.0) for group in self.optimizer.param_groups]
 
     def follow(self, schedule: Schedule) -> None:
-        """Take the rates of another schedule, from the coming step on."""
+        """Use the rates of another schedule from the next step on."""
         self.schedule = schedule
         for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = lr
@@ -78,7 +78,7 @@ class ScheduledRates(LRScheduler):
 def optimizer_steps(trainer: pl.Trainer, epochs: float | None = None) -> float:
     """Optimizer steps in a run's first `epochs` epochs; None: in all of them, within `trainer.max_steps`.
 
-    Unlike `trainer.estimated_stepping_batches` it knows of accumulation that changes from epoch to epoch.
+    Unlike `trainer.estimated_stepping_batches` it handles accumulation that changes from epoch to epoch.
     """
     limit = math.inf if trainer.max_steps == -1 else trainer.max_steps
     epochs = trainer.max_epochs if epochs is None else epochs

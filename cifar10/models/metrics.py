@@ -1,4 +1,4 @@
-"""What a stage's images come to: mean loss and confusion matrix, summed on the device and read once an epoch."""
+"""A stage's mean loss and confusion matrix, summed on the device and read once per epoch."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from torchmetrics import Metric
 class ClassificationMetrics(Metric):
     """Loss and accuracy over all images since the last `reset`, and the confusion matrix behind them.
 
-    `confusion` (C, C), int64: true classes as rows, predicted ones as columns. Updating waits for no GPU; `compute`
-    adds up what all processes have seen. `MeanMetric` and `MulticlassConfusionMatrix` together take two updates a step.
+    `confusion` (C, C), int64: true classes as rows, predicted ones as columns. Updating does not wait for the GPU;
+    `compute` sums over all processes. `MeanMetric` and `MulticlassConfusionMatrix` together take two updates per step.
     """
 
     full_state_update = False
@@ -39,11 +39,11 @@ class ClassificationMetrics(Metric):
         return self.total_loss / self.confusion.sum()
 
     def sums(self) -> dict[str, Tensor]:
-        """What `restore` goes on from: the sums over all processes."""
+        """The sums over all processes, for `restore`."""
         with self.sync_context(should_sync=self._to_sync):
             return {"total_loss": self.total_loss.clone(), "confusion": self.confusion.clone()}
 
     def restore(self, sums: dict[str, Tensor]) -> None:
-        """Go on from the sums that a checkpoint holds."""
+        """Continue from the sums that a checkpoint holds."""
         self.total_loss, self.confusion = sums["total_loss"], sums["confusion"]
         self._update_count = 1  # else `compute` warns that nothing has been added

@@ -19,7 +19,7 @@ class ScratchClassifier(ImageClassifier):
 
     network: `_target_`, the name of a class in `cifar10.models.networks`, and its own keyword arguments. The class is
     also given `num_classes` and, if it takes it, `image_size`.
-    image_size: side of the input in pixels; None is 32.
+    image_size: side of the input in pixels; None: 32.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ScratchClassifier(ImageClassifier):
 
 
 def build_network(network: dict[str, object], num_classes: int, image_size: int) -> nn.Module:
-    """The network described by `_target_` and keyword arguments; ValueError that names the argument it refuses."""
+    """The network described by `_target_` and keyword arguments; ValueError naming an argument that it rejects."""
     settings = dict(network)
     target = find_network(settings.pop("_target_", None))
     given = {"num_classes": num_classes, "image_size": image_size}
@@ -57,7 +57,7 @@ def build_network(network: dict[str, object], num_classes: int, image_size: int)
 
 
 def find_network(name: object) -> type[nn.Module]:
-    """The network class of this name. A checkpoint may come from anybody: no module elsewhere is imported for it."""
+    """The network class with this name. A checkpoint may come from anyone: no module elsewhere is imported for it."""
     module, _, last = str(name).rpartition(".")
     found = None
     if re.fullmatch(rf"{re.escape(networks.__name__)}(\.\w+)+", module):

@@ -21,9 +21,9 @@ PREFIX = re.compile(r"(?:(?:_orig_mod|module|model|backbone)\.)*")
 
 
 def load_plain(file: str | Path) -> object:
-    """The content of a torch file, if it is only tensors and plain values; else a ValueError of one line."""
+    """The content of a torch file, if it is only tensors and plain values; else a one-line ValueError."""
     try:
-        if zipfile.is_zipfile(file):  # torch checks no checksums
+        if zipfile.is_zipfile(file):  # torch verifies no checksums
             with zipfile.ZipFile(file) as parts:
                 if damaged := parts.testzip():
                     raise ValueError(f"damaged: wrong checksum of {damaged}")
@@ -55,9 +55,9 @@ def read_checkpoint(file: Path) -> dict:
 
 
 def load_weights(network: nn.Module, path: str, name: str) -> None:
-    """Load a local file's tensors into the backbone `name`; ValueError that names the tensors if they do not fit.
+    """Load a local file's tensors into the backbone `name`; ValueError naming the tensors if they do not fit.
 
-    The usual wrappings are taken off, and the log says which: see `unwrap`. A classifier in the file is left out.
+    The usual wrappers are removed, and the log says which: see `unwrap`. A classifier in the file is ignored.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -80,10 +80,10 @@ def load_weights(network: nn.Module, path: str, name: str) -> None:
 
 
 def unwrap(content: object, wanted: Collection[str]) -> tuple[dict[str, Tensor], str]:
-    """The named tensors in a file that are meant for a network with these keys, and a note on what was taken off.
+    """The named tensors in a file that are meant for a network with these keys, and a note on what was removed.
 
-    Files keep them under one of `CONTAINERS`, and their names behind what the network was wrapped in, such as
-    `module.` (DistributedDataParallel) or `model.backbone.`; what lies outside of that is another network's.
+    Files keep them under one of `CONTAINERS`, their names prefixed by what the network was wrapped in, such as
+    `module.` (DistributedDataParallel) or `model.backbone.`; anything without that prefix is another network's.
     """
     content = content if isinstance(content, dict) else {}
     container = next((key for key in CONTAINERS if isinstance(content.get(key), dict)), None)
@@ -91,7 +91,7 @@ def unwrap(content: object, wanted: Collection[str]) -> tuple[dict[str, Tensor],
     state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     prefixes = sorted({"", *(PREFIX.match(key)[0] for key in state)}, key=len)
     prefix = max(prefixes, key=lambda prefix: sum(prefix + key in state for key in wanted))
-    notes = [note for note in (container, prefix and f"behind {prefix!r}") if note]
+    notes = [note for note in (container, prefix and f"prefix {prefix!r}") if note]
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return state, f" ({', '.join(notes)})" if notes else ""
 
@@ -108,6 +108,6 @@ def misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
     ]
     return [
         f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of a different shape", reshaped))
         if names
     ]

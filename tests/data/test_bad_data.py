@@ -516,7 +516,7 @@ def outsiders(pictures):
             lambda: (shutil.rmtree(train / "cat"), (train / "cat").symlink_to("nowhere")),
             "not in both: cat",
         ),
-        "one class": (lambda: [shutil.rmtree(split / "cat") for split in (train, test)], "one class only"),
+        "one class": (lambda: [shutil.rmtree(split / "cat") for split in (train, test)], "only one class"),
         "no class": (
             lambda: [shutil.rmtree(train / name) for name in ("cat", "dog")],
             f"{train} has no class folders",

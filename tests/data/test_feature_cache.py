@@ -142,7 +142,7 @@ def test_earlier_features_can_be_taken_further(datamodule, tmp_path):
 @pytest.mark.parametrize("setting", [{"cutout": 8}, {"mixup_alpha": 0.5}, {"cutmix_alpha": 1.0}])
 def test_augmentation_that_draws_anew_is_refused(shapes_root, setting):
     datamodule = CIFAR10DataModule(str(shapes_root), "shapes", **setting)
-    with pytest.raises(UserError, match=rf"views=1: data\.{next(iter(setting))} draws anew"):
+    with pytest.raises(UserError, match=rf"views=1: data\.{next(iter(setting))} needs new random numbers"):
         datamodule.check_views(1)
 
 

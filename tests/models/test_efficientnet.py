@@ -264,7 +264,7 @@ def test_tensors_that_are_missing_unexpected_or_reshaped_are_each_named(tmp_path
     message = refusal(f"weights={path}: ", TINY, weights=path)
     missing, unexpected, reshaped = message.split("tensors ")[1].split("; ")
     assert missing == "1 missing (conv_stem.weight)" and unexpected == "1 unexpected (stray.weight)"
-    assert reshaped == "1 of another shape (bn2.bias (5,) instead of (256,))"
+    assert reshaped == "1 of a different shape (bn2.bias (5,) instead of (256,))"
 
 
 def test_the_weights_of_another_network_are_refused_in_one_short_line(tmp_path):

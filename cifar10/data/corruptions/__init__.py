@@ -1,4 +1,4 @@
-"""The corruptions of CIFAR-10-C, computed on whole batches, to measure robustness on.
+"""The corruptions of CIFAR-10-C, computed on whole batches, for measuring robustness.
 
 Definitions and parameters are those of Hendrycks & Dietterich 2019 (section 4.1) as in their script for CIFAR-10
 (ImageNet-C/create_c/make_cifar_c.py in github.com/hendrycks/robustness); the random numbers are our own. Of the 15,
@@ -26,7 +26,7 @@ GROUPS: dict[str, tuple[Callable[[Tensor, int, Rngs], Tensor], ...]] = {
 CORRUPTIONS = {corruption.__name__: corruption for group in GROUPS.values() for corruption in group}
 SEVERITIES = (1, 2, 3, 4, 5)
 
-_AT_ONCE = 250  # images: limits the memory, and on a CPU keeps them in its cache
+_AT_ONCE = 250  # images: limits memory, and on a CPU keeps them in its cache
 
 
 def names_of(choices: Iterable[str]) -> list[str]:

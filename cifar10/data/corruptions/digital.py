@@ -1,4 +1,4 @@
-"""The digital corruptions: contrast, elastic transform, and by Pillow pixelate and JPEG compression."""
+"""The digital corruptions: contrast, elastic transform and, with Pillow, pixelate and JPEG compression."""
 
 import io
 from collections.abc import Callable

@@ -21,4 +21,4 @@ def draw(rngs: Rngs, sample: Callable[[np.random.Generator], np.ndarray], like: 
 
 def truncate(images: Tensor) -> Tensor:
     """Pixels, clipped to [0, 1], as uint8 levels, rounded down."""
-    return images.clamp(0, 1).mul(255).add(2e-4).to(torch.uint8)  # lest float32's error, 1e-4, cost a whole level
+    return images.clamp(0, 1).mul(255).add(2e-4).to(torch.uint8)  # else float32's error, 1e-4, could cost a level

@@ -28,7 +28,7 @@ def available_cifar10c(root: str | Path) -> list[str]:
 def load_cifar10c(root: str | Path, corruption: str, severity: int) -> tuple[Tensor, Tensor]:
     """Images uint8 (N, 3, 32, 32) and labels int64 (N,) at one severity, in the order of CIFAR-10's test set.
 
-    A file contains severities 1 to 5 in turn, N = 10,000 images each. Raises UserError that names a damaged file and
+    A file contains severities 1 to 5 in turn, N = 10,000 images each. Raises UserError naming a damaged file and
     ValueError for a severity outside 1 to 5.
     """
     if severity not in SEVERITIES:

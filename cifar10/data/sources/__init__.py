@@ -14,7 +14,7 @@ class Source(Protocol):
     """What a data set's class provides; nothing else of it is used.
 
     class_names: in the order of the labels, known once `prepare` has run. synthetic: drawn rather than photographed,
-    which logs and reports then point out. name: how they call the data set.
+    which logs and reports then point out. name: what they call the data set.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Source(Protocol):
     def prepare(self) -> None:
         """Make sure that the files exist and are sound, downloading them if need be; one process calls it.
 
-        Raises UserError that names the file.
+        Raises UserError naming the file.
         """
 
     def load(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
@@ -37,7 +37,7 @@ class Source(Protocol):
 
 
 def find_source(name: str) -> type[Source]:
-    """The class of a data set. Raises ValueError for a name that has no module here."""
+    """The class of a data set. Raises ValueError for a name without a module here."""
     available = [module.name for module in pkgutil.iter_modules(__path__)]
     if name not in available:
         near = difflib.get_close_matches(name, available, n=1)

@@ -64,10 +64,10 @@ class ImageFolder:
 def read_image(path: str | Path, size: int) -> Tensor:
     """An image file as upright RGB, its shorter side resized to `size`, then centre-cropped: uint8 (3, size, size).
 
-    Transparency is dropped, 16-bit grey becomes 8-bit, and an animation is its first frame.
+    Transparency is dropped, 16-bit grey becomes 8-bit, and an animation becomes its first frame.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading from a pipe would wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading from a pipe would wait forever
             raise OSError("not a regular file")
         with Image.open(path) as file:
             image = _rgb(ImageOps.exif_transpose(file), file.format)
@@ -83,7 +83,7 @@ def _rgb(image: Image.Image, file_format: str | None) -> Image.Image:
     if image.mode in ("I", "F"):
         raise ValueError("32-bit pixels have no defined white level")
     if "transparency" in image.info:
-        image = image.convert("RGBA")  # as Pillow otherwise warns
+        image = image.convert("RGBA")  # otherwise Pillow warns
     return image.convert("RGB")
 
 

@@ -1,1 +1,1 @@
-"""Plain networks trained from scratch, one a file: torch only, no Lightning."""
+"""Plain networks trained from scratch, one per file: torch only, no Lightning."""
