@@ -1,6 +1,6 @@
 # make train  sets everything up on a fresh machine and trains the CNN;   ARGS="model=efficientnet_b0" are passed on
 # make test   sets everything up and runs the tests on two cores;         ARGS="-k transforms -n 0" are passed on
-# make bench  measures speed and memory beside the usual ways;            ARGS="--only data startup" are passed on
+# make bench  compares speed and memory with the usual ways;            ARGS="--only data startup" are passed on
 # make tensorboard   shows the curves of all runs
 PYTHON ?= python3
 VENV := .venv
@@ -13,18 +13,18 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "error: Python 3.10 or newer is needed; name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  { echo "error: Python 3.10 or newer is needed; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { echo "error: no virtual environment could be made; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	  { echo "error: could not create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV): about two minutes and 6 GB, once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
 	@touch $@
 
-# Exit code 66: CIFAR-10 is neither here nor to be had from here.
+# Exit code 66: CIFAR-10 was neither found nor available for download.
 train: $(READY)
 	@$(BIN)/python train.py $(ARGS); status=$$?; \
 	if [ $$status -eq 66 ]; then \
-	  echo "make train: going on with data=shapes: DRAWN IMAGES, NOT CIFAR-10" >&2; \
+	  echo "make train: continuing with data=shapes: DRAWN IMAGES, NOT CIFAR-10" >&2; \
 	  $(BIN)/python train.py $(ARGS) data=shapes; status=$$?; \
 	fi; exit $$status
 
