@@ -194,7 +194,7 @@ def test_a_run_that_stopped_early_has_nothing_left(command, tiny, tmp_path):
     epochs = json.loads((tmp_path / "run" / "run.json").read_text())["epochs"]
     assert epochs == 2
     assert command("train.py", "resume=run") == 0
-    assert "nothing left to train: the run ended by callbacks" in command.out
+    assert "nothing left to train: the run was ended by callbacks" in command.out
     assert json.loads((tmp_path / "run" / "run.json").read_text())["epochs"] == epochs
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.commandline import slurm
 from cifar10.commandline.claim import claims_released, remove_if_empty
 from cifar10.commandline.error_messages import CONF, check_added, fail, in_a_line, is_known, quiet_threads
+from cifar10.commandline.lightning_log import filter_lightning
 from cifar10.commandline.resume import STORED, resume_run, resumed_folder, split
 from cifar10.errors import FolderBusy
 from cifar10.machine import keep_freed_memory
@@ -102,6 +103,7 @@ class Command:
                 if result is not None:
                     return result
                 log.info("loading PyTorch and Lightning")  # takes a few seconds
+                filter_lightning()
                 return self.function(cfg)
         except Exception as error:
             keep = keep or isinstance(error, FolderBusy) or not is_known(error)

@@ -105,9 +105,10 @@ def unknown(key: str, config_name: str) -> str:
     running = GlobalHydra.instance().is_initialized()
     with contextlib.nullcontext() if running else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(config_name, [choice for choice in choices() if not any(sign in choice for sign in ",()")])
-    known = [name for name in (cfg if "." not in key else flatten(cfg)) if name != key]
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    near = near or [name for name in known if name.endswith("." + key.rpartition(".")[2])]
+    settings = [name for name in flatten(cfg) if name != key and not name.endswith("_target_")]
+    near = [name for name in settings if name.endswith("." + key.rpartition(".")[2])]  # in another section
+    known = [name for name in cfg if name != key] if "." not in key else settings
+    near = near or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     return "no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
 
 

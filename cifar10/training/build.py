@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import sys
-import warnings
 
 import pytorch_lightning as pl
 import torch
@@ -22,41 +21,6 @@ from cifar10.models.scratch import find_network
 from cifar10.training.checks import check_devices
 
 log = logging.getLogger(__name__)
-
-# Lightning's advice on things that are deliberate
-for advice in (
-    "modules in eval mode",
-    "smaller than the logging interval",
-    "exists and is not empty",
-    "LeafSpec",
-    "but have no logger configured",  # metrics are logged for anything that reads them
-    "sync_dist=True",  # what is logged is already summed over the processes
-):
-    warnings.filterwarnings("ignore", message=f".*{advice}.*")
-REMARKS = (  # in every run, on what the log says anyway or nobody asked for
-    *(
-        "GPU available",
-        "TPU available",
-        "HPU available",
-        "LOCAL_RANK",
-        "\N{ELECTRIC LIGHT BULB}",
-        "`Trainer.fit` stopped",
-    ),
-    *("Loading `train_dataloader`", "Trainer already configured", "Ignoring `Trainer(max_time", "You are using a CUDA"),
-    *("Restoring states", "Restored all states", "Loaded model weights", "Using "),
-)
-
-
-def is_wanted(record: logging.LogRecord) -> bool:
-    """Whether Lightning says what a user has asked for: a summary, a profile, why training ended."""
-    return record.levelno > logging.INFO or not record.getMessage().strip().startswith(REMARKS)
-
-
-for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
-    logging.getLogger(library).setLevel(logging.WARNING)
-for module in ("utilities.rank_zero", "callbacks", "profilers", "tuner"):
-    logging.getLogger(f"pytorch_lightning.{module}").setLevel(logging.INFO)
-logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_wanted)
 
 COMPILE = (False, True, "auto", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 OURS = ("compile", "checkpoint_every_n_steps", "sync_batchnorm")  # of the trainer's section, but not for Lightning
