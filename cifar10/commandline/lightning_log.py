@@ -15,16 +15,21 @@ REMARKS = (  # in every run, on what the log says anyway or nobody asked for
 )
 
 
+SPEAKERS = tuple(f"pytorch_lightning.{module}" for module in ("utilities.rank_zero", "callbacks", "profilers", "tuner"))
+
+
 def filter_lightning() -> None:
-    """Let summaries, profiles and the reasons for stopping through, and leave out `ADVICE` and `REMARKS`."""
+    """Let summaries, profiles and the reasons for stopping through, and leave out `ADVICE` and `REMARKS`.
+
+    On the handlers of the log, for Lightning sets the levels of its loggers when it is imported.
+    """
     for advice in ADVICE:
         warnings.filterwarnings("ignore", message=f".*{advice}.*")
-    for library in ("pytorch_lightning", "lightning_fabric", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    for module in ("utilities.rank_zero", "callbacks", "profilers", "tuner"):
-        logging.getLogger(f"pytorch_lightning.{module}").setLevel(logging.INFO)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(is_wanted)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(is_wanted)
 
 
 def is_wanted(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.INFO or not record.getMessage().strip().startswith(REMARKS)
+    if not record.name.startswith(("pytorch_lightning", "lightning")) or record.levelno > logging.INFO:
+        return True
+    return record.name.startswith(SPEAKERS) and not record.getMessage().strip().startswith(REMARKS)
