@@ -86,7 +86,7 @@ def test_stored_predictions_outlive_the_checkpoint(command, run):
     assert command("evaluate.py", "run=outputs/cnn/run") == 0
     (run / "checkpoints" / "best.ckpt").unlink()
     assert command("evaluate.py", "run=outputs/cnn/run") == 0
-    assert "stored predictions are used" in command.out
+    assert "using its stored predictions" in command.out
 
 
 def test_the_data_may_have_moved(command, run, shapes_root, tmp_path):
