@@ -292,7 +292,10 @@ MISTAKES = {
         ["trainer.accelerator=cpu", "trainer.devices=[1]"],
         "trainer.devices=[1]: must be a whole number of processes",
     ),
-    "a number for a class": (["model._target_=3"], "model._target_=3: must name"),
+    "a number for a class": (
+        ["model._target_=3"],
+        "model._target_=3: must name cifar10.models.classifier.ImageClassifier",
+    ),
     "an unknown class": (["model._target_=cifar10.models.None"], "model._target_=cifar10.models.None"),
     "a class of another kind": (["data._target_=collections.Counter"], "data._target_=collections.Counter: must name"),
     "a misspelt setting of a network": (["+model.network.width=[4]"], "model.network.width: CNN has no such setting"),
