@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from cifar10.data.pictures import Pictures
+
 
 class Source(Protocol):
     """What a data set's class provides; nothing else of it is used.
@@ -34,6 +36,27 @@ class Source(Protocol):
 
     def load(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
         """Images uint8 (N, 3, H, W), contiguous (memory-mapped ones will do), and labels int64 (N,)."""
+
+
+class PictureSource(Protocol):
+    """A data set of encoded pictures of any size, such as JPEG files: `pictures` takes the place of `load`.
+
+    They are decoded into a store (`cifar10.data.store`) at the size that the network needs.
+    """
+
+    name: str
+    synthetic: bool
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    def __init__(self, root: str | Path, **options: str) -> None:
+        """root: the data set's folder; options: settings of the data section that this source alone has."""
+
+    def prepare(self) -> None: ...
+
+    def pictures(self) -> Pictures:
+        """All pictures of all splits, listed but not opened; the same object at every call."""
 
 
 def find_source(name: str) -> type[Source]:
