@@ -180,7 +180,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
             self.pictures.load(self.preprocessing, training)
             labels = self._numbered(torch.from_numpy(self.pictures.pictures.labels))
             self.loaded = dict.fromkeys(("train", "test"), (self.pictures.store.images, labels))
-            self.indices = {name: torch.from_numpy(np.flatnonzero(self.pictures.splits == name)) for name in SPLITS}
+            self.indices = {stage: torch.from_numpy(self.pictures.indices(stage)) for stage in SPLITS}
         if training:
             self._check_sides(self.loaded["train"][0])
         for name in ("train", "val") if training else ("test",) if stage in ("test", "predict") else ():

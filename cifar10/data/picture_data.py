@@ -12,6 +12,7 @@ from cifar10.data.listing import Row, describe, read_table, write_table
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.selection import UNUSED, check_readable, draw, duplicates, follow, leave_out_duplicates, named
 from cifar10.data.sources import PictureSource
+from cifar10.data.split import stratified_order
 from cifar10.data.store import Store, open_store
 from cifar10.files import atomic_write
 from cifar10.report.numbers import plural
@@ -76,6 +77,14 @@ class PictureData:
         check_readable(self.pictures, names, self.store.errors, self.max_unreadable)
         if self.keeps and not remembered:
             self.write_split()
+
+    def indices(self, stage: str) -> np.ndarray:
+        """Of the pictures in "train", "val" or "test"; in the order in which arrays of the same images would stand."""
+        if stage == "test":
+            return np.flatnonzero(self.splits == "test")
+        members = np.flatnonzero(np.isin(self.splits, ("train", "val")))
+        order = members[stratified_order(self.pictures.labels[members], self.split_seed)]
+        return order[self.splits[order] == stage]
 
     def announce(self) -> None:
         """Log what there is of each class and split, and what was passed over or left out."""
