@@ -145,17 +145,15 @@ def _pictures(
     listed = sorted(listed, key=lambda picture: natural(picture.file))
     class_names = tuple(sorted(set(classes.values()), key=natural))
     number = {label: class_names.index(name) for label, name in classes.items()}
-    digest = hashlib.sha256()
-    for picture in listed:
-        digest.update(os.fsencode(f"{picture.file}\0{picture.state}\0"))
     real = [picture.file for picture in listed]
     shown = [file.encode("utf-8", "backslashreplace").decode() for file in real]
+    states = "\0".join(f"{picture.file}\0{picture.state}" for picture in listed)
     pictures = Pictures(
         files=tuple(shown),
         labels=np.array([number[picture.label] for picture in listed], np.int64),
         splits=np.array([picture.split for picture in listed]),
         read=partial(_path, root, real),
-        fingerprint=digest.hexdigest(),
+        fingerprint=hashlib.sha256(os.fsencode(states)).hexdigest(),
         skipped=skipped or {},
     )
     return pictures, class_names

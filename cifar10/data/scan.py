@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from cifar10.data.decode import FORMATS
 from cifar10.errors import UserError, cause_of
 from cifar10.progress import Progress
 
 SIDE_FOLDERS = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
 HIDDEN = "hidden files and folders"
-NO_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"}  # what else Pillow has a name for
 # TIFF is missing, as cameras' raw files begin like it.
 BEGINNINGS = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|BM.{4}\0{4}|RIFF.{4}WEBP|\0\0\0\x0cjP  "
@@ -108,10 +108,10 @@ def _begins_like_a_picture(path: str) -> bool:
 
 @cache
 def picture_suffixes() -> frozenset[str]:
-    """Those of formats that Pillow, or pillow-heif beside it, opens: lower case, with the dot."""
+    """Those of the formats that `read_picture` reads, or would with an extra: lower case, with the dot."""
     Image.init()
-    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind not in NO_PICTURES}
-    return frozenset(known | {".avif", ".heic", ".heif", ".hif", ".jfif", ".jpe"})
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in (*FORMATS, "MPO")}
+    return frozenset(known | {".avif", ".heic", ".heif", ".hif"})
 
 
 @cache
