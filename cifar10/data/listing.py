@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from cifar10.data.layout import place_folders
 from cifar10.data.pictures import Pictures
 from cifar10.data.scan import scan
 from cifar10.data.tables import Row, read_table
-from cifar10.errors import UserError, one_line
+from cifar10.errors import UserError, cause_of
 
 LOOSE = "pictures outside class folders"
 REMEDIES = {
@@ -69,16 +70,19 @@ def list_table(root: Path, table: Path) -> tuple[Pictures, tuple[str, ...]]:
     _check_root(root)
     if not (table := next((path for path in (table, root / table) if path.is_file()), table)).is_file():
         raise UserError(f"data.labels={table}: no such file, nor is it in {root}")
+    rows = read_table(table)
+    if all(re.fullmatch(r"-?[0-9]+\.0+", row.label) for row in rows):  # pandas has made floats of them
+        rows = [row._replace(label=row.label.partition(".")[0]) for row in rows]
     listed: dict[str, Listed] = {}
     missing = []
-    for row, (file, state) in zip(rows := read_table(table), _locate(rows, root, table.parent), strict=True):
+    for row, (file, state) in zip(rows, _locate(rows, root, table.parent), strict=True):
         if file is None:
             missing.append(row.file)
             continue
         before = listed.setdefault(file, Listed(file, row.label, row.split, state))
         if (before.label, before.split) != (row.label, row.split):
             one, other = (", ".join(filter(None, (place.label, place.split))) for place in (before, row))
-            raise UserError(f"{table}: {file} is in two rows that differ: {one_line(one)}; {one_line(other)}")
+            raise UserError(f"{table}: {file} is in two rows that differ: {one}; {other}")
     if missing:
         some = ", ".join(repr(file) for file in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise UserError(
@@ -92,7 +96,7 @@ def _check_root(root: Path) -> None:
     try:
         mode = os.stat(root).st_mode
     except (OSError, ValueError) as error:
-        raise UserError(f"data.root={root}: cannot be read ({one_line(error)})") from error
+        raise UserError(f"data.root={root}: cannot be read ({cause_of(error)})") from error
     if not stat.S_ISDIR(mode):
         remedy = _remedy({root.suffix.lower()}) or "name the folder that holds the pictures"
         raise UserError(f"data.root={root}: is a file, not a folder; {remedy}")
@@ -145,14 +149,13 @@ def _pictures(
     listed = sorted(listed, key=lambda picture: natural(picture.file))
     class_names = tuple(sorted(set(classes.values()), key=natural))
     number = {label: class_names.index(name) for label, name in classes.items()}
-    real = [picture.file for picture in listed]
-    shown = [file.encode("utf-8", "backslashreplace").decode() for file in real]
+    files = [picture.file for picture in listed]
     states = "\0".join(f"{picture.file}\0{picture.state}" for picture in listed)
     pictures = Pictures(
-        files=tuple(shown),
+        files=tuple(file.encode("utf-8", "backslashreplace").decode() for file in files),  # some names are no text
         labels=np.array([number[picture.label] for picture in listed], np.int64),
         splits=np.array([picture.split for picture in listed]),
-        read=partial(_path, root, real),
+        read=partial(_path, root, files),
         fingerprint=hashlib.sha256(os.fsencode(states)).hexdigest(),
         skipped=skipped or {},
     )

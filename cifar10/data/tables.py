@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cifar10.data.pictures import SPLITS
-from cifar10.errors import UserError, cause_of, one_line
+from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write
 
 # The names that a column may have, clearest first; two of one rank are ambiguous.
@@ -63,8 +63,6 @@ def read_table(path: str | Path) -> list[Row]:
     unsaid = sum(not row.split for row in rows)
     if 0 < unsaid < len(rows):
         raise UserError(f"{path}: {unsaid:,} of {len(rows):,} rows have no split: fill it in for all, or for none")
-    if all(re.fullmatch(r"-?[0-9]+\.0+", row.label) for row in rows):  # pandas has made them floats
-        rows = [row._replace(label=row.label.partition(".")[0]) for row in rows]
     return rows
 
 
@@ -108,7 +106,7 @@ def _columns(path: str | Path, text: str) -> tuple[str, dict[str, int | None]]:
         places = {column: _place(path, column, header) for column in COLUMNS}
         if places["file"] is not None and places["label"] is not None:
             return delimiter, places
-    found = ", ".join(one_line(repr(name)) for name in max(headers.values(), key=len)[:12])
+    found = ", ".join(repr(name) for name in max(headers.values(), key=len)[:12])
     raise UserError(f"{path} must have columns file and label, and may have split; its first line has {found}")
 
 
@@ -127,5 +125,5 @@ def _place(path: str | Path, column: str, header: list[str]) -> int | None:
 def _split(path: str | Path, line: int, text: str) -> str:
     split = SPLIT_WORDS.get(text.strip().lower(), "")
     if text.strip() and not split:
-        raise UserError(f"{path}, line {line}: the split {one_line(text)!r} must be one of {', '.join(SPLITS)}")
+        raise UserError(f"{path}, line {line}: the split {text!r} must be one of {', '.join(SPLITS)}")
     return split
