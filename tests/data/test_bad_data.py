@@ -24,8 +24,10 @@ from PIL import Image
 
 from cifar10.data import sources
 from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
+from cifar10.data.decode import read_picture
+from cifar10.data.preprocessing import fit
 from cifar10.data.sources.cifar10 import CIFAR10
-from cifar10.data.sources.folder import ImageFolder, read_image
+from cifar10.data.sources.folder import ImageFolder
 from cifar10.data.sources.shapes import Shapes, write_cifar10_files
 from cifar10.errors import UserError
 from cifar10.evaluation import steps as reporting
@@ -459,7 +461,7 @@ def test_the_same_picture_in(tmp_path, make):
     save(tmp_path / "plain.png", gradient("RGB"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found, wanted = (read_image(tmp_path / name, 64).float() for name in (f"x.{suffix}", "plain.png"))
+        found, wanted = (fit(read_picture(tmp_path / name), 64).float() for name in (f"x.{suffix}", "plain.png"))
     assert (found - wanted).abs().max() < 12
 
 
@@ -488,7 +490,7 @@ ODD = {
 @pytest.mark.parametrize("make", [pytest.param(make, id=f"picture {name}") for name, make in ODD.items()])
 def test_an_odd_picture_that_is(tmp_path, make):
     make(tmp_path / "x.png")
-    image = read_image(tmp_path / "x.png", 16)
+    image = fit(read_picture(tmp_path / "x.png"), 16)
     assert image.shape == (3, 16, 16) and image.dtype == torch.uint8 and image.min() > 250
 
 
@@ -496,33 +498,24 @@ def outsiders(pictures):
     """name -> (a change to the folder, words of the message or None if nothing is wrong)."""
     train, test = pictures / "train", pictures / "test"
     return {
-        "an empty class": (lambda: [f.unlink() for f in (train / "cat").iterdir()], f"{train / 'cat'} has no images"),
+        "an empty class": (lambda: [f.unlink() for f in (train / "cat").iterdir()], f"{train / 'cat'} has no pictures"),
         "a class of text files": (
             lambda: [f.rename(f.with_suffix(".txt")) for f in (train / "cat").iterdir()],
-            f"{train / 'cat'} has no images",
+            f"{train / 'cat'} has no pictures",
         ),
-        "a class of GIFs": (
-            lambda: [f.rename(f.with_suffix(".gif")) for f in (train / "cat").iterdir()],
-            f"{train / 'cat'} has no images",
-        ),
-        "a class missing in test": (lambda: shutil.rmtree(test / "cat"), "not in both: cat"),
-        "a class more in test": (lambda: save(test / "bird" / "0.png"), "not in both: bird"),
-        "an empty class in test": (lambda: [f.unlink() for f in (test / "dog").iterdir()], f"{test / 'dog'} has no"),
+        "a class more in test": (lambda: save(test / "bird" / "0.png"), "train lacks, 'bird'"),
+        "a class missing in test": (lambda: shutil.rmtree(test / "cat"), None),
+        "an empty class in test": (lambda: [f.unlink() for f in (test / "dog").iterdir()], None),
         "a file in a class's place": (
             lambda: (shutil.rmtree(train / "cat"), (train / "cat").write_text("x")),
-            "not in both: cat",
+            "train lacks, 'cat'",
         ),
         "a dangling link in a class's place": (
             lambda: (shutil.rmtree(train / "cat"), (train / "cat").symlink_to("nowhere")),
-            "not in both: cat",
+            "train lacks, 'cat'",
         ),
         "one class": (lambda: [shutil.rmtree(split / "cat") for split in (train, test)], "only one class"),
-        "no class": (
-            lambda: [shutil.rmtree(train / name) for name in ("cat", "dog")],
-            f"{train} has no class folders",
-        ),
-        "no train folder": (lambda: train.rename(pictures / "elsewhere"), f"cannot read {train} (No such file"),
-        "a file in place of train": (lambda: (shutil.rmtree(train), train.write_text("x")), "Not a directory"),
+        "no class": (lambda: [shutil.rmtree(split) for split in (train, test)], f"{pictures} has no pictures"),
         "a class name of two lines": (
             lambda: [(split / "cat").rename(split / "c\nat") for split in (train, test)],
             "whose name cannot be printed, 'c\\nat'",
@@ -551,27 +544,12 @@ def test_a_folder_of_pictures_with(command, pictures, tmp_path, case):
     change, words = outsiders(pictures)[case]
     change()
     if words is None:
-        source = ImageFolder(pictures, size=8)
-        source.prepare()
-        assert source.load("train")[1].bincount().tolist() == [6, 6]
+        listed = ImageFolder(pictures).pictures()
+        assert np.bincount(listed.labels[listed.splits == "train"]).tolist() == [6, 6]
         return
     before = {path for path in tmp_path.rglob("*") if path.is_dir()}
     refused(command, "train.py", "data=folder", f"data.root={pictures}", *ONCE, words=words)
     assert {path for path in tmp_path.rglob("*") if path.is_dir()} == before
-
-
-def test_a_folder_that_may_not_be_entered(pictures, monkeypatch):
-    scan, locked = os.scandir, pictures / "train" / "cat" / "deep"
-    save(locked / "7.png")
-
-    def refuse(path):
-        if str(path) == str(locked):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scan(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=rf"cannot read the folder {locked} \(Permission denied\)"):
-        ImageFolder(pictures).prepare()
 
 
 # --- the user's own labels

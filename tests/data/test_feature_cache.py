@@ -190,3 +190,9 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(caplog):
     with caplog.at_level("INFO"), Progress(100, "computing", seconds=0.0) as progress:
         progress.update(25)
     assert "computing: 25 of 100, " in caplog.text and " s left" in caplog.text
+
+
+def test_progress_that_does_not_know_its_end_says_how_much_is_done(caplog):
+    with caplog.at_level("INFO"), Progress(None, "listing", seconds=0.0) as progress:
+        progress.update(25)
+    assert "listing: 25, " in caplog.text and "left" not in caplog.text

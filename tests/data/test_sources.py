@@ -25,7 +25,6 @@ from cifar10.data import sources
 from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
 from cifar10.data.sources import find_source
 from cifar10.data.sources.cifar10 import CIFAR10
-from cifar10.data.sources.folder import ImageFolder, read_image
 from cifar10.data.sources.shapes import draw_shapes, write_cifar10_files
 from cifar10.errors import MissingData, UserError
 
@@ -311,90 +310,6 @@ def folder(tmp_path):
     (tmp_path / "train" / "cat" / "notes.txt").write_text("not an image")
     (tmp_path / "train" / ".cache").mkdir()
     return tmp_path
-
-
-def test_folders_name_the_classes_and_every_image_gets_the_same_size(folder):
-    source = ImageFolder(folder, size=16)
-    source.prepare()
-    assert source.class_names == ("cat", "dog") and source.name == f"images in {folder}" and not source.synthetic
-    for split in ("train", "test"):
-        images, labels = source.load(split)
-        assert images.shape == (3, 3, 16, 16) and images.dtype == torch.uint8 and images.is_contiguous()
-        assert labels.tolist() == [0, 0, 1] and labels.dtype == torch.int64
-        assert images.amax(dim=(1, 2, 3)).tolist() == [0, 0, 255] and images[2].min() == 255
-    assert ImageFolder(folder).load("test")[0].shape[-1] == 64
-
-
-def test_class_names_are_known_where_another_process_prepared(folder):
-    assert ImageFolder(folder).class_names == ("cat", "dog")
-
-
-def test_an_image_is_cropped_at_its_centre_and_turned_upright(tmp_path):
-    pixels = np.zeros((8, 24, 3), np.uint8)
-    pixels[:, 8:16] = 255
-    Image.fromarray(pixels).save(tmp_path / "wide.png")
-    assert read_image(tmp_path / "wide.png", 8).min() == 255
-    halves = np.zeros((8, 8, 3), np.uint8)
-    halves[:4] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 3  # the camera was held upside down
-    Image.fromarray(halves).save(tmp_path / "turned.png", exif=exif)
-    image = read_image(tmp_path / "turned.png", 8)
-    assert image[:, :4].max() == 0 and image[:, 4:].min() == 255
-
-
-@pytest.mark.parametrize(
-    "mode", [pytest.param(mode, id=f"image of mode {mode}") for mode in ("L", "P", "RGBA", "1", "LA")]
-)
-@pytest.mark.promise("bad inputs")
-def test_images_of_every_mode_become_rgb(tmp_path, mode):
-    Image.new("RGB", (10, 10), "white").convert(mode).save(tmp_path / "image.png")
-    assert read_image(tmp_path / "image.png", 4).shape == (3, 4, 4)
-
-
-@pytest.mark.promise("bad inputs")
-def test_training_needs_no_test_folder_and_testing_says_that_it_is_missing(folder):
-    (folder / "test").rename(folder / "elsewhere")
-    source = ImageFolder(folder, size=8)
-    source.prepare()
-    assert len(source.load("train")[0]) == 3
-    with pytest.raises(UserError, match=f"cannot read {folder / 'test'} .*No such file"):
-        source.load("test")
-
-
-@pytest.mark.promise("bad inputs")
-def test_a_root_without_a_train_folder_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match=f"put images in {tmp_path / 'train'}/<class>/") as caught:
-        ImageFolder(tmp_path).prepare()
-    assert not isinstance(caught.value, MissingData)
-    (tmp_path / "train").mkdir()
-    with pytest.raises(UserError, match="has no class folders"):
-        ImageFolder(tmp_path).prepare()
-
-
-@pytest.mark.promise("bad inputs")
-def test_an_empty_class_folder_is_named(folder):
-    (folder / "train" / "dog" / "a.png").unlink()
-    with pytest.raises(UserError, match=f"{folder / 'train' / 'dog'} has no images"):
-        ImageFolder(folder).prepare()
-
-
-@pytest.mark.promise("bad inputs")
-def test_classes_that_only_one_split_has_are_named(folder):
-    save(folder / "test" / "bird" / "a.png", "red")
-    with pytest.raises(UserError, match=r"class folders of .*; not in both: bird$"):
-        ImageFolder(folder).prepare()
-
-
-@pytest.mark.parametrize("keep", [0, 60], ids=["image of no byte", "image cut short"])
-@pytest.mark.promise("bad inputs")
-def test_an_image_that_cannot_be_read_is_named(folder, keep):
-    broken = folder / "train" / "dog" / "broken.png"
-    save(broken, "white")
-    broken.write_bytes(broken.read_bytes()[:keep])
-    with pytest.raises(UserError, match=f"cannot read the image {broken}") as caught:
-        ImageFolder(folder).load("train")
-    assert "\n" not in str(caught.value)
 
 
 # finding and adding a source

@@ -1,0 +1,136 @@
+"""One encoded picture as upright RGB pixels: what stands between a source's files and the store."""
+
+import logging
+import stat
+import warnings
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION
+from torch import Tensor
+
+from cifar10.data.preprocessing import WHITE
+from cifar10.errors import cause_of
+
+# No format that runs other programs (EPS), and none that would take any file for its own (TGA).
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF", "PPM"),  # MPO is a JPEG
+    *("ICO", "DDS", "PCX", "PSD", "QOI", "SGI"),
+)
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+FULL_SCALE = ("PPM", "JPEG2000")  # Pillow spreads what these say is white over all 16 bits
+WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # of cameras, scanners and medical devices
+MAX_SAMPLE_VALUE, WHITE_IS_ZERO = 281, 0  # a tag of TIFF and a value of its PhotometricInterpretation
+
+# Once for the process: a filter that comes and goes with each call is not safe between threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+class UnreadablePicture(ValueError):
+    """The message is the reason, short and on one line."""
+
+
+def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int, int, int] = WHITE) -> Tensor:
+    """An encoded picture, or the file that holds it, as upright RGB: contiguous uint8 (3, H, W).
+
+    The content says what it is, not the file's name: one of `FORMATS`, or HEIF with the package pillow-heif. Of several
+    frames or pages the first is taken. EXIF's orientation is applied and transparency is composed onto `background`.
+    ICC profiles are not applied, as pretrained networks have seen their pictures without, too.
+
+    at_least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, several times faster, as long as both sides keep
+    twice so many pixels; 0 means full size.
+
+    Grey pixels of 16 bits are divided by the largest value of the smallest usual bit depth (8, 10, 12, 14, 16) that
+    holds them, as a file of 16 bits seldom says that its scanner had 12. A TIFF's own word on its depth or largest
+    value counts if it is there; in a set without, pictures that are much darker than the rest come out brighter.
+    16-bit colour is cut to its upper 8 bits. Floating-point pixels must be in [0, 1].
+
+    Raises UnreadablePicture for damaged or truncated pictures, and for those whose pixels exceed Pillow's limit.
+    """
+    try:
+        with _open_file(picture) as file, _open_picture(file) as image:
+            image = _rgb(_upright(image, at_least), background)
+            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    except UnreadablePicture:
+        raise
+    except Image.DecompressionBombError:
+        limit = 2 * Image.MAX_IMAGE_PIXELS
+        raise UnreadablePicture(f"more than {limit / 1e6:.0f} million pixels: make it smaller") from None
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and many more for damaged pictures
+        raise UnreadablePicture(cause_of(error)) from error
+
+
+def _open_file(picture: bytes | Path) -> BinaryIO:
+    if isinstance(picture, bytes):
+        return BytesIO(picture)
+    if not stat.S_ISREG(picture.stat().st_mode):  # reading from a pipe would wait forever
+        raise UnreadablePicture("not a regular file")
+    return picture.open("rb")
+
+
+def _open_picture(file: BinaryIO) -> Image.Image:
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        file.seek(0)
+        start = file.read(12)
+    if start[4:8] != b"ftyp" or start[8:] not in HEIF_BRANDS:
+        raise UnreadablePicture("no picture of a known format" if start else "an empty file")
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise UnreadablePicture("HEIC needs another package: pip install 'cifar10[heic]'") from None
+    register_heif_opener()
+    try:
+        return Image.open(file, formats=("HEIF",))
+    except UnidentifiedImageError:
+        raise UnreadablePicture("a damaged HEIC picture") from None
+
+
+def _upright(image: Image.Image, at_least: int) -> Image.Image:
+    if at_least and image.format in ("JPEG", "MPO") and (draft := image.draft(None, (2 * at_least,) * 2)):
+        image = image.crop(tuple(map(int, draft[1])))  # a pixel that is only partly covered can have any colour
+    image.load()
+    with suppress(Exception):  # damaged EXIF data
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def _rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _grey(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")  # Pillow has no way from La to RGBA
+    canvas = Image.new("RGB", image.size, background)
+    canvas.paste(image, mask=image)
+    return canvas
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """Grey pixels of 16 or 32 bits in 8 bits, see `read_picture`."""
+    pixels, tags = np.asarray(image), getattr(image, "tag_v2", {})
+    low, high = pixels.min(), pixels.max()
+    white = 1 if image.mode == "F" else _white(high, image.format, tags)
+    if not 0 <= low <= high <= white:  # written so that NaN is refused, too
+        raise UnreadablePicture(f"pixels from {low:g} to {high:g}: must be from 0 to 65535, or fractions from 0 to 1")
+    values = np.rint(pixels * np.float32(255 / white)).astype(np.uint8)
+    grey = Image.fromarray(255 - values if tags.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO else values)
+    if "transparency" in image.info:
+        grey.putalpha(Image.fromarray(pixels != image.info["transparency"]))
+    return grey
+
+
+def _white(largest: int, file_format: str | None, tags: dict[int, object]) -> int:
+    """The whole number that is white in a picture whose largest value is `largest`; 65535 if that is larger."""
+    if file_format in FULL_SCALE:
+        return 65535
+    (bits, *_), told = tags.get(BITSPERSAMPLE, (16,)), tags.get(MAX_SAMPLE_VALUE, ())
+    known = [2**bits - 1] if bits < 16 else [value for value in told if isinstance(value, int)]
+    return next((white for white in WHITES if white >= max(largest, *known)), WHITES[-1])
