@@ -136,7 +136,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return self.fit_settings["store_size"] or image_size
 
     def keep_split(self, folder: Path, write: bool = True) -> None:
-        """Follow the split of pictures in a run's folder, split.csv; if there is none, draw one and, if `write`, keep it.
+        """Follow the split of pictures in a run's folder; if there is none, draw one and, if `write`, keep it there.
 
         If `write`, lists of pictures that cannot be read and of those in several splits are written beside it. Call it
         before `setup`. For arrays it does nothing: their split is a function of the settings.

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar10.data.listing import Row, describe, read_table, write_table
+from cifar10.data.classes import describe
+from cifar10.data.pictures import UNUSED
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.data.selection import UNUSED, check_readable, draw, duplicates, follow, leave_out_duplicates, named
+from cifar10.data.selection import check_readable, draw, duplicates, follow, leave_out_duplicates, named
 from cifar10.data.sources import PictureSource
 from cifar10.data.split import stratified_order
-from cifar10.data.store import Store, open_store
+from cifar10.data.store import open_store
+from cifar10.data.tables import Row, read_table, write_table
 from cifar10.files import atomic_write
 from cifar10.report.numbers import plural
 from cifar10.run_folder import RunFolder
@@ -89,7 +91,7 @@ class PictureData:
     def announce(self) -> None:
         """Log what there is of each class and split, and what was passed over or left out."""
         used, errors = replace(self.pictures, splits=self.splits), self.store.errors
-        log.info(f"{self.source.name}: {describe(used, self.source.class_names)}")
+        log.info(f"{self.source.name}: " + "\n".join(describe(used, self.source.class_names)))
         if errors:
             reasons = [f"{self.pictures.files[index]}: {errors[index]}" for index in sorted(errors)]
             log.warning(f"{plural(len(errors), 'picture')} cannot be read and are left out ({named(reasons, '; ')})")
@@ -108,11 +110,7 @@ class PictureData:
         """Write unreadable.csv and duplicates.csv, where there is something to list."""
         files, splits = self.pictures.files, self.splits
         unreadable = [(files[index], reason) for index, reason in sorted(self.store.errors.items())]
-        twice = [
-            (number, files[index], splits[index])
-            for number, group in enumerate(self.twice)
-            for index in group
-        ]
+        twice = [(number, files[index], splits[index]) for number, group in enumerate(self.twice) for index in group]
         for path, header, lines in (
             (self.run.unreadable, ("file", "reason"), unreadable),
             (self.run.duplicates, ("content", "file", "split"), twice),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 SPLITS = ("train", "val", "test")
+UNUSED = "unused"  # in place of a split: the picture takes no part
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Pictures:
 
     files: a name for each, its path relative to the source's root with "/" between folders; the split of a run and
     every report name pictures by it. labels: int64 (N,), in the order of the source's class_names. splits: str (N,),
-    "train", "val", "test", or "" where the source does not say, so that a split is drawn.
+    "train", "val", "test" or "unused", or "" where the source does not say, so that a split is drawn.
     read: the encoded picture at an index, as bytes or as the file's path; workers in other processes call it.
     fingerprint: hex digest that changes when a picture is added, removed, renamed or rewritten.
     skipped: what lies there and was passed over because it is no picture, in words with counts: {"text files": 3}.

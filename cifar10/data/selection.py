@@ -9,15 +9,15 @@ from itertools import groupby
 
 import numpy as np
 
-from cifar10.data.listing import Row
-from cifar10.data.pictures import Pictures
+from cifar10.data.pictures import UNUSED, Pictures
 from cifar10.data.split import size_of, split, stratified_order
+from cifar10.data.tables import Row
 from cifar10.errors import UserError
 from cifar10.report.numbers import plural
 
 log = logging.getLogger(__name__)
 
-UNUSED, EXAMPLES = "unused", 3  # the latter: pictures that a message names
+EXAMPLES = 3  # pictures that a message names
 
 
 def draw(
@@ -79,7 +79,7 @@ def follow(pictures: Pictures, class_names: Sequence[str], rows: Sequence[Row], 
     for files, what in ((gone, "are gone"), (relabelled, "have another label")):
         if files:
             raise UserError(
-                f"{len(files):,} of the run's pictures {what} by now ({named(files)}): put them back, or train a new run"
+                f"{len(files):,} of the run's pictures {what} ({named(files)}): put them back, or train a new run"
             )
     if new:
         log.info(f"{plural(new, 'picture')} that the run did not have are left out")

@@ -111,7 +111,7 @@ def build_data(run: FinishedRun, settings: Settings, other: DictConfig | None = 
 
 
 def connect(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataModule) -> None:
-    """Have the data module serve a trained model: its classes, its preprocessing. UserError if its classes are others."""
+    """Have the data module number classes and finish images as a model does; UserError if its classes are others."""
     try:
         datamodule.use_classes(model.class_names)
         datamodule.use_preprocessing(model.preprocessing)
