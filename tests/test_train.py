@@ -342,7 +342,7 @@ def test_absent_data_is_one_line_with_three_ways_on_and_its_own_exit_code(comman
     def no_network(*arguments, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr("cifar10.data.sources.cifar10._download", no_network)
+    monkeypatch.setattr("cifar10.data.sources.cifar10.CIFAR10._download", no_network)
     assert command("train.py", "data.root=nowhere") == 66
     assert all(way in command.err for way in ("data.root=", "CIFAR10_ROOT", "data=shapes"))
     assert len(command.err.splitlines()) == 1 and list(tmp_path.iterdir()) == []
