@@ -59,7 +59,7 @@ def test_the_end_says_the_result_where_it_lies_and_what_to_do_next(command, tiny
 def test_tensorboard_has_train_and_validation_on_one_chart_and_the_pictures(command, tiny, tmp_path):
     assert command("train.py", *tiny, *B0, "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1") == 0
     run = the_run(tmp_path)
-    assert tags(run, "val", "scalars") == {"loss", "acc"}
+    assert tags(run, "val", "scalars") == {"loss", "acc", "macro_f1", "balanced_acc"}
     assert {"loss", "acc", "phase", "lr/head", "lr/backbone", "best/val/acc"} <= tags(run, "train", "scalars")
     assert tags(run, "train", "images") == {"images as the network sees them"}
     assert tags(run, "val", "images") == {"confusion matrix"}
