@@ -174,7 +174,7 @@ def offline(monkeypatch):
     def no_network(*arguments, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr("cifar10.data.sources.cifar10._download", no_network)
+    monkeypatch.setattr("cifar10.data.sources.cifar10.CIFAR10._download", no_network)
     monkeypatch.setattr(
         shapes, "write_cifar10_files", functools.partial(shapes.write_cifar10_files, images_per_batch=40)
     )

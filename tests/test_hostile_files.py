@@ -289,7 +289,7 @@ bombs = pytest.mark.parametrize("place", [pytest.param(make, id=name) for name, 
 def test_a_training_batch_with_code_in_it(command, tiny, tmp_path, marker, place, shell):
     file = drawn(tmp_path / "d") / TRAIN_FILES[1]
     file.write_bytes(pickle.dumps(place(Bomb(marker, shell)), 2))
-    refused(command, "train.py", *tiny, f"data.root={tmp_path / 'd'}", words=f"{file} as a CIFAR-10 batch")
+    refused(command, "train.py", *tiny, f"data.root={tmp_path / 'd'}", words=f"{file} as a CIFAR batch")
     assert not (tmp_path / "outputs").exists()
 
 
@@ -297,7 +297,7 @@ def test_a_training_batch_with_code_in_it(command, tiny, tmp_path, marker, place
 def test_a_test_batch_with_code_in_it(command, run, tmp_path, marker, place):
     file = drawn(tmp_path / "d") / TEST_FILE
     file.write_bytes(pickle.dumps(place(Bomb(marker)), 2))
-    refused(command, "evaluate.py", "run=run", f"data_root={tmp_path / 'd'}", words=f"{file} as a CIFAR-10 batch")
+    refused(command, "evaluate.py", "run=run", f"data_root={tmp_path / 'd'}", words=f"{file} as a CIFAR batch")
     assert not (run / "evaluation").exists()
 
 
@@ -343,7 +343,7 @@ def test_an_official_file_with_code_in_it(command, official, tmp_path, marker, n
         return
     sign()
     if name == TRAIN_FILES[0]:
-        refused(command, "train.py", *arguments, words=f"{name} as a CIFAR-10 batch")
+        refused(command, "train.py", *arguments, words=f"{name} as a CIFAR batch")
     else:  # not read in training
         CIFAR10(folder.parent).prepare()
         assert len(CIFAR10(folder.parent).load("train")[0]) == 200

@@ -182,7 +182,14 @@ def test_the_best_checkpoint_holds_the_weights_of_its_score(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("metric", "mode"),
-    [("val/acc", "max"), ("val/loss", "min"), ("train/loss", "min"), ("val/macro_f1", "max"), ("val/depth", None)],
+    [
+        ("val/acc", "max"),
+        ("val/loss", "min"),
+        ("train/loss", "min"),
+        ("val/macro_f1", "max"),
+        ("val/balanced_acc", "max"),
+        ("val/depth", None),
+    ],
 )
 def test_the_mode_follows_the_metric(metric, mode):
     assert mode_of(metric) == mode
@@ -197,6 +204,17 @@ def test_a_metric_whose_direction_is_unknown_wants_a_mode(tmp_path):
 def test_no_callback_keeps_the_worst_epoch_unnoticed(command, tiny):
     assert command("train.py", *tiny, "callbacks.early_stopping.monitor=val/acc") == 1
     assert command.err.startswith("error: callbacks.early_stopping.mode=min: val/acc is better when it is higher")
+
+
+@pytest.mark.parametrize("metric", ["val/macro_f1", "val/balanced_acc"])
+def test_every_metric_of_validation_can_decide_which_epoch_is_best_and_when_to_stop(command, tiny, metric):
+    stop = [f"callbacks.early_stopping.monitor={metric}", "callbacks.early_stopping.mode=max"]
+    options = [f"callbacks.checkpoint.monitor={metric}", *stop, "trainer.max_epochs=3", "hydra.run.dir=run"]
+    assert command("train.py", *tiny, *options) == 0, command.err
+    scores = [row[metric] for row in RunFolder("run").read_metrics()]
+    best = torch.load("run/checkpoints/best.ckpt", weights_only=True)
+    assert best["callbacks"]["Checkpoint"]["best_score"] == pytest.approx(max(scores), abs=1e-6)
+    assert best["epoch"] == scores.index(max(scores))
 
 
 def test_an_epoch_without_validation_repeats_no_earlier_figures(command, tiny):

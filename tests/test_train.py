@@ -59,7 +59,7 @@ def test_the_end_says_the_result_where_it_lies_and_what_to_do_next(command, tiny
 def test_tensorboard_has_train_and_validation_on_one_chart_and_the_pictures(command, tiny, tmp_path):
     assert command("train.py", *tiny, *B0, "trainer.max_epochs=2", "callbacks.two_phase.head_epochs=1") == 0
     run = the_run(tmp_path)
-    assert tags(run, "val", "scalars") == {"loss", "acc"}
+    assert tags(run, "val", "scalars") == {"loss", "acc", "macro_f1", "balanced_acc"}
     assert {"loss", "acc", "phase", "lr/head", "lr/backbone", "best/val/acc"} <= tags(run, "train", "scalars")
     assert tags(run, "train", "images") == {"images as the network sees them"}
     assert tags(run, "val", "images") == {"confusion matrix"}
@@ -342,7 +342,7 @@ def test_absent_data_is_one_line_with_three_ways_on_and_its_own_exit_code(comman
     def no_network(*arguments, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr("cifar10.data.sources.cifar10._download", no_network)
+    monkeypatch.setattr("cifar10.data.sources.cifar10.CIFAR10._download", no_network)
     assert command("train.py", "data.root=nowhere") == 66
     assert all(way in command.err for way in ("data.root=", "CIFAR10_ROOT", "data=shapes"))
     assert len(command.err.splitlines()) == 1 and list(tmp_path.iterdir()) == []

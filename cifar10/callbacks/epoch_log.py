@@ -69,7 +69,13 @@ class EpochLog(pl.Callback):
             writer.writeheader()
             writer.writerows(self.rows)
         phase = f"  phase {row['phase']:.0f}" if "phase" in row else ""
-        shown = {stage: [row.get(f"{stage}/{name}") for name in ("loss", "acc")] for stage in ("train", "val")}
-        parts = [f"{stage} loss {loss:.4f} acc {acc:.4f}" for stage, (loss, acc) in shown.items() if loss is not None]
+        monitor = getattr(trainer.checkpoint_callback, "monitor", None) or ""  # what decides is shown, too
+        names = dict.fromkeys(("loss", "acc", monitor.rpartition("/")[2]))
+        shown = {stage: [name for name in names if f"{stage}/{name}" in row] for stage in ("train", "val")}
+        parts = [
+            " ".join([stage, *(f"{name} {row[f'{stage}/{name}']:.4f}" for name in found)])
+            for stage, found in shown.items()
+            if found
+        ]
         number = f"{row['epoch'] + 1:{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"
         log.info("  ".join([f"epoch {number}{phase}", *parts, f"{row['seconds']:.1f} s"]))

@@ -3,6 +3,8 @@
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 
+HIDDEN = ("v_num", "macro_f1", "balanced_acc")  # the bar has one line
+
 
 class ProgressBar(TQDMProgressBar):
     """Lightning's bar, counting epochs from 1 as the log does, and cleared when the epoch's line is due.
@@ -29,4 +31,4 @@ class ProgressBar(TQDMProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         if trainer.training and pl_module.train_metrics.confusion.any():
             metrics["train/loss"] = f"{float(pl_module.train_metrics.running_loss):.3f}"
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        return {name: value for name, value in metrics.items() if not name.endswith(HIDDEN)}

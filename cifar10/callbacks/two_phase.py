@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from cifar10.callbacks.checkpoint import mode_of
 from cifar10.errors import UserError
 from cifar10.models.learning_rates import Schedule, check_schedule, optimizer_steps
 
@@ -16,8 +17,9 @@ log = logging.getLogger(__name__)
 class TwoPhaseFineTuning(pl.Callback):
     """Train the head on a frozen backbone, then unfreeze the last part of the backbone by whole blocks.
 
-    Phase 1 lasts `head_epochs`, or until `val/loss` has not improved for `patience` epochs; the best head is then
-    restored. Phase 2 lasts to the end of the run, or until its own `val/loss` has not improved for `patience` epochs.
+    Phase 1 lasts `head_epochs`, or until `monitor` has not improved for `patience` epochs; the best head is then
+    restored. Phase 2 lasts to the end of the run, or until its own `monitor` has not improved for `patience` epochs.
+    monitor: a metric of validation, lower or higher being better by its name, see `mode_of`.
     patience: None runs both phases to their end. unfreeze_fraction: of the backbone's blocks, in (0, 1].
     lr: highest learning rate of phase 2, of the unfrozen blocks and, unless `head_lr` says otherwise, of the head;
     schedule, warmup: over phase 2, see `Schedule`. Phase 1 uses the model's own. Phase 2 resets the optimizer's state.
@@ -37,6 +39,7 @@ class TwoPhaseFineTuning(pl.Callback):
         head_lr: float | None = None,
         schedule: str = "cosine",
         warmup: float = 0.1,
+        monitor: str = "val/loss",
     ):
         if head_epochs < 0:
             raise ValueError(f"head_epochs={head_epochs}: must not be negative")
@@ -46,11 +49,14 @@ class TwoPhaseFineTuning(pl.Callback):
             raise ValueError(f"unfreeze_fraction={unfreeze_fraction}: must be a fraction of the blocks, in (0, 1]")
         if head_lr is not None and not 0 < head_lr < math.inf:
             raise ValueError(f"head_lr={head_lr}: must be a positive number, or null for the same as lr")
+        if not monitor.startswith("val/") or mode_of(monitor) is None:
+            raise ValueError(f"monitor={monitor}: must be a metric of validation, such as val/loss or val/acc")
         check_schedule(lr, schedule, warmup)
         self.patience, self.unfreeze_fraction = patience, unfreeze_fraction
         self.lr, self.head_lr, self.schedule, self.warmup = lr, head_lr or lr, schedule, warmup
         self.switch_epoch = head_epochs  # the first epoch of phase 2
-        self.best_loss, self.best_epoch = math.inf, -1  # of the current phase
+        self.monitor, self.sign = monitor, 1 if mode_of(monitor) == "min" else -1
+        self.best_loss, self.best_epoch = math.inf, -1  # of the current phase; where higher is better, of its negative
         self.best_head: dict[str, torch.Tensor] | None = None  # kept during phase 1 only
 
     def state_dict(self) -> dict:
@@ -91,7 +97,7 @@ class TwoPhaseFineTuning(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        epoch, loss = trainer.current_epoch, float(trainer.callback_metrics["val/loss"])
+        epoch, loss = trainer.current_epoch, self.sign * float(trainer.callback_metrics[self.monitor])
         if loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, epoch
             if self.phase(epoch) == 1:
@@ -100,7 +106,7 @@ class TwoPhaseFineTuning(pl.Callback):
             if self.phase(epoch) == 1:
                 self.switch_epoch = epoch + 1
             else:
-                log.info("val/loss has not improved for %d epochs: stopping", self.patience)
+                log.info("%s has not improved for %d epochs: stopping", self.monitor, self.patience)
                 trainer.should_stop = True
 
     def _switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

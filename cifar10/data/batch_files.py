@@ -1,7 +1,8 @@
-"""CIFAR-10's file format: Python 2 pickles, 3,072 bytes per image, its red, green and blue planes in turn."""
+"""The file format of CIFAR-10 and CIFAR-100: Python 2 pickles, 3,072 bytes per image, red, green and blue in turn."""
 
 import pickle
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,13 @@ class PlainUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def load_batches(folder: Path, split: str, classes: int) -> tuple[Tensor, Tensor]:
-    """A split's images uint8 (N, 3, 32, 32) and labels int64 (N,). Raises UserError naming a damaged file."""
-    names = {"train": TRAIN_FILES, "test": (TEST_FILE,)}[split]
+def load_batches(
+    folder: Path, names: Sequence[str], classes: int, labels_key: bytes = b"labels"
+) -> tuple[Tensor, Tensor]:
+    """The files' images uint8 (N, 3, 32, 32) and labels int64 (N,). Raises UserError naming a damaged file."""
     images = labels = None
     for index, name in enumerate(names):
-        data, batch_labels = _read_batch(folder / name, classes)
+        data, batch_labels = _read_batch(folder / name, classes, labels_key)
         if images is None:  # allocated once, because all files of a split have the same number of images
             images = torch.empty(len(names), len(data), 3, 32, 32, dtype=torch.uint8)
             labels = torch.empty(len(names), len(data), dtype=torch.int64)
@@ -50,20 +52,20 @@ def load_batches(folder: Path, split: str, classes: int) -> tuple[Tensor, Tensor
     return images.flatten(0, 1), labels.flatten()
 
 
-def _read_batch(path: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_batch(path: Path, classes: int, labels_key: bytes) -> tuple[np.ndarray, np.ndarray]:
     """One file's images uint8 (n, 3072), flattened from (3, 32, 32), and labels int64 (n,)."""
     try:
         with path.open("rb") as file:
             batch = PlainUnpickler(file, encoding="bytes").load()
-        if not isinstance(batch, dict) or not {b"data", b"labels"} <= batch.keys():
-            raise ValueError("no data and labels")
-        data, labels = batch[b"data"], np.array(batch[b"labels"])
+        if not isinstance(batch, dict) or not {b"data", labels_key} <= batch.keys():
+            raise ValueError(f"no data and {labels_key.decode()}")
+        data, labels = batch[b"data"], np.array(batch[labels_key])
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (len(labels), 3072):
             raise ValueError("its data is not one row of 3,072 bytes per label")
         if labels.dtype.kind not in "iu" or labels.ndim != 1 or not ((labels >= 0) & (labels < classes)).all():
             raise ValueError(f"its labels are not integers from 0 to {classes - 1}")
     except Exception as error:  # a damaged pickle can raise almost anything
-        raise UserError(f"cannot read {path} as a CIFAR-10 batch ({cause_of(error)}): replace or delete it") from error
+        raise UserError(f"cannot read {path} as a CIFAR batch ({cause_of(error)}): replace or delete it") from error
     return data, labels.astype(np.int64)
 
 

@@ -38,10 +38,19 @@ class Batches:
         self.delivered = self.skip = self.epoch = self.skip_in = 0
 
     def shuffle(
-        self, seed: int, augmentation: Augmentation, current_epoch: Callable[[], int], anew: bool = True
+        self,
+        seed: int,
+        augmentation: Augmentation,
+        current_epoch: Callable[[], int],
+        anew: bool = True,
+        balanced: bool = False,
     ) -> None:
-        """Shuffle from now on, and draw the numbers that `augmentation` needs; anew: new ones every epoch."""
+        """Shuffle from now on, and draw the numbers that `augmentation` needs; anew: new ones every epoch.
+
+        balanced: every class takes an equal share of the epoch, see `balanced_order`.
+        """
         self.seed, self.augmentation, self.current_epoch, self.anew = seed, augmentation, current_epoch, anew
+        self.balanced = balanced
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
@@ -90,7 +99,11 @@ class Batches:
         self.epoch = 0 if self.augmentation is None else self.current_epoch()
         if self.augmentation is not None:
             rng = np.random.default_rng([self.seed, self.epoch if self.anew else 0])
-            places = torch.from_numpy(rng.permutation(len(places)))
+            places = torch.from_numpy(
+                balanced_order(self.labels[self.indices].cpu().numpy(), rng)
+                if self.balanced
+                else rng.permutation(len(places))
+            )
             if features is None:
                 draws = self.augmentation.draw(len(places), rng).to(self.images.device)
         order = self.indices[places].to(self.images.device)
@@ -107,3 +120,17 @@ class Batches:
             self.delivered += 1
             labels = self.labels[order[shard]]
             yield (images, labels) if draws is None else (images, labels, draws[shard])
+
+
+def balanced_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As many places in `labels` as there are, shuffled, with an equal share of each class, to within one.
+
+    No image is repeated before all others of its class have been taken; those of a large class may not all be.
+    """
+    counts = np.unique(labels, return_counts=True)[1]
+    shares = np.full(len(counts), len(labels) // len(counts))
+    shares[rng.permutation(len(counts))[: len(labels) % len(counts)]] += 1
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    rounds = [np.tile(own, (-(-share // len(own)), 1)) for own, share in zip(members, shares, strict=True)]
+    taken = [rng.permuted(each, axis=1).ravel()[:share] for each, share in zip(rounds, shares, strict=True)]
+    return rng.permutation(np.concatenate(taken))

@@ -36,6 +36,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
     leaves, for train_size; None takes all of them). Subsets are stratified, and every larger one contains the smaller.
     split_seed: draws the split, so that it does not depend on `seed`, which orders and augments the batches.
+    sampler: "balanced" gives every class an equal share of each epoch, see `balanced_order`; None takes every image.
     crop_padding, flip, cutout, mixup_alpha, cutmix_alpha: see `Augmentation`.
 
     Of sources of encoded pictures alone:
@@ -57,6 +58,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         train_size: int | float | None = None,
         split_seed: int = 0,
         seed: int = 0,
+        sampler: str | None = None,
         crop_padding: int = 0,
         flip: bool = False,
         cutout: int = 0,
@@ -79,6 +81,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 raise ValueError(
                     f"{name}={value}: must be a number from 0 {'up' if most == math.inf else f'to {most}'}"
                 )
+        if sampler not in (None, "balanced"):
+            raise ValueError(f"sampler={sampler}: must be balanced, or null for every image once")
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size={image_size}: must be at least one pixel")
         check_fit(store_size, resize, background)
@@ -89,7 +93,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.fit_settings = {"store_size": store_size, "resize": resize, "background": tuple(background)}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
-        self.split_seed, self.seed = split_seed, seed
+        self.split_seed, self.seed, self.sampler = split_seed, seed, sampler
         self.augmentation = Augmentation(crop_padding, flip, cutout, mixup_alpha, cutmix_alpha)
         self.image_size = image_size
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
@@ -210,8 +214,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return Part(images, indices, labels[indices], files, self.pictures.store.digests[indices.numpy()])
 
     def class_counts(self, stage: str) -> Tensor:
-        """Images of each class in "train" or "val": int64 (C,)."""
-        return self.part(stage).labels.bincount(minlength=len(self.class_names))
+        """The number of a stage's images in each class: int64 (C,)."""
+        labels = self.loaded["test" if stage == "test" else "train"][1]
+        return torch.bincount(labels[self.indices[stage]], minlength=len(self.class_names))
 
     def train_dataloader(self) -> "Batches":
         return self._batches("train", self.batch_size, shuffle=True)
@@ -245,7 +250,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if shuffle:
             anew = not (self.trainer and self.trainer.overfit_batches)
             epoch = lambda: self.trainer.current_epoch if self.trainer else 0  # noqa: E731
-            batches.shuffle(self.seed, self.augmentation, epoch, anew)
+            batches.shuffle(self.seed, self.augmentation, epoch, anew, balanced=self.sampler == "balanced")
         return batches
 
     def transfer_batch_to_device(self, batch: tuple, device: torch.device, dataloader_idx: int) -> tuple:

@@ -11,6 +11,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from cifar10.data.preprocessing import Preprocessing
+from cifar10.models.class_weights import check_class_weights, weights_of
 from cifar10.models.learning_rates import Schedule, ScheduledRates, check_schedule, optimizer_steps
 from cifar10.models.metrics import ClassificationMetrics
 
@@ -26,6 +27,8 @@ class ImageClassifier(pl.LightningModule):
     class_names: in the order of the labels. preprocessing: of every image; it is handed to the trainer's data module,
     and travels in the checkpoint. optimizer: "adam", "adamw" or "sgd" (Nesterov momentum 0.9).
     label_smoothing: Szegedy et al. 2016, section 7. lr, schedule, warmup: see `Schedule`.
+    class_weights: of the training loss, which is the mean over images of weight times loss: a number for each class, or
+    "balanced", from the training images, see `balanced_weights`. The losses of validation and test have no weights.
     Raises ValueError for a setting out of range.
     """
 
@@ -39,11 +42,13 @@ class ImageClassifier(pl.LightningModule):
         label_smoothing: float,
         schedule: str,
         warmup: float,
+        class_weights: str | list[float] | None = None,
     ):
         super().__init__()
         if optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer={optimizer}: no such optimizer; choose from {', '.join(OPTIMIZERS)}")
         check_schedule(lr, schedule, warmup)
+        check_class_weights(class_weights, len(class_names))
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing}: must lie in [0, 1)")
         if not 0 <= weight_decay < math.inf:
@@ -51,6 +56,10 @@ class ImageClassifier(pl.LightningModule):
         self.class_names, self.preprocessing = list(class_names), preprocessing
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
         self.label_smoothing, self.schedule, self.warmup = label_smoothing, schedule, warmup
+        self.class_weights = class_weights
+        weights = [1] * len(class_names) if class_weights == "balanced" else class_weights  # until `setup` counts
+        weights = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+        self.register_buffer("loss_weights", weights, persistent=False)
         self.followed: Schedule | None = None  # this run's learning rates; set by whatever schedules it
         self.steps_before: float | None = None  # of the run that a checkpoint came from
         self.compile_mode: str | None = None
@@ -82,10 +91,12 @@ class ImageClassifier(pl.LightningModule):
         self.main_network().compile(dynamic=False, mode=mode)
 
     def setup(self, stage: str) -> None:
-        """Hand the preprocessing to the data module; synchronise batch normalisation over several GPUs."""
+        """Hand the preprocessing to the data module, weigh its classes, synchronise batch normalisation over GPUs."""
         connect = getattr(self.trainer.datamodule, "use_preprocessing", None)
         if connect is not None:
             connect(self.preprocessing)
+        if stage == "fit" and self.class_weights == "balanced":
+            self.loss_weights.copy_(weights_of(self.trainer.datamodule))
         several_gpus = self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda"
         if stage == "fit" and self.sync_batchnorm and several_gpus:
             convert_sync_batchnorm(self)  # PyTorch's own, which Lightning calls, loses timm's activations
@@ -93,7 +104,11 @@ class ImageClassifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch
         logits = self(images)
-        loss = F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        weights, smoothing = self.loss_weights, self.label_smoothing
+        if weights is None:
+            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+        else:  # PyTorch's own mean divides by the sum of a batch's weights, which differs between processes
+            loss = F.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing).mean()
         labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
         self.train_metrics.update(loss, logits, labels)
         return loss if self.loss_weight == 1 else loss * self.loss_weight
@@ -137,7 +152,9 @@ class ImageClassifier(pl.LightningModule):
         self.log_epoch("test", self.test_metrics)
 
     def log_epoch(self, stage: str, metrics: ClassificationMetrics) -> None:
-        self.log_now({f"{stage}/{name}": value for name, value in metrics.compute().items()})
+        found = metrics.compute()
+        names = ("loss", "acc") if stage == "train" else found  # mixed images belong to no one class
+        self.log_now({f"{stage}/{name}": found[name] for name in names})
 
     def log_now(self, metrics: dict[str, Tensor | float]) -> None:
         """Log metrics of the epoch, the same on all processes.

@@ -48,6 +48,7 @@ class EfficientNet(ImageClassifier):
         label_smoothing: float = 0.0,
         schedule: str = "constant",
         warmup: float = 0.0,
+        class_weights: str | list[float] | None = None,
     ):
         for name, rate in (("dropout", dropout), ("drop_path", drop_path)):
             if not 0 <= rate <= 1:
@@ -57,7 +58,8 @@ class EfficientNet(ImageClassifier):
         image_size = config["input_size"][-1] if image_size is None else image_size
         width = count_features(network, backbone, image_size)
         preprocessing = Preprocessing(image_size, *(config[k] for k in ("mean", "std", "interpolation")))
-        super().__init__(class_names, preprocessing, lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
+        rates = (lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
+        super().__init__(class_names, preprocessing, *rates, class_weights)
         if weights is not None:
             load_weights(network, weights, backbone)
         pretrained, weights = False, None  # a checkpoint brings its own weights: nothing to fetch when it is loaded

@@ -6,7 +6,7 @@ from torchmetrics import Metric
 
 
 class ClassificationMetrics(Metric):
-    """Loss and accuracy over all images since the last `reset`, and the confusion matrix behind them.
+    """Loss, accuracy and F1 over all images since the last `reset`, and the confusion matrix behind them.
 
     `confusion` (C, C), int64: true classes as rows, predicted ones as columns. Updating does not wait for the GPU;
     `compute` sums over all processes. `MeanMetric` and `MulticlassConfusionMatrix` together take two updates per step.
@@ -29,9 +29,19 @@ class ClassificationMetrics(Metric):
         self.confusion.view(-1).index_put_((cells,), torch.ones_like(cells), accumulate=True)
 
     def compute(self) -> dict[str, Tensor]:
-        """`loss`, the mean over images in nats, and `acc`, a fraction."""
-        images = self.confusion.sum()
-        return {"loss": self.total_loss / images, "acc": self.confusion.trace() / images}
+        """`loss`, the mean over images in nats, and the fractions `acc`, `macro_f1` and `balanced_acc`.
+
+        `balanced_acc` is the mean recall of the classes with images; `macro_f1` is the mean over the classes with
+        images or predictions. Both as in scikit-learn.
+        """
+        images, hits = self.confusion.sum(), self.confusion.diag()
+        true, either = self.confusion.sum(1), self.confusion.sum(1) + self.confusion.sum(0)
+        return {
+            "loss": self.total_loss / images,
+            "acc": hits.sum() / images,
+            "macro_f1": (2 * hits / either)[either > 0].mean(),
+            "balanced_acc": (hits / true)[true > 0].mean(),
+        }
 
     @property
     def running_loss(self) -> Tensor:

@@ -33,10 +33,12 @@ class ScratchClassifier(ImageClassifier):
         label_smoothing: float = 0.0,
         schedule: str = "constant",
         warmup: float = 0.0,
+        class_weights: str | list[float] | None = None,
     ):
         image_size = 32 if image_size is None else image_size
         preprocessing = Preprocessing(image_size)
-        super().__init__(class_names, preprocessing, lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
+        rates = (lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
+        super().__init__(class_names, preprocessing, *rates, class_weights)
         self.save_hyperparameters(logger=False)
         built = build_network(network, num_classes=len(class_names), image_size=image_size)
         self.network = built.to(memory_format=torch.channels_last)

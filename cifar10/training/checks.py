@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from cifar10.errors import UserError, cause_of, one_line
 
-METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
+METRICS = ("train/loss", "train/acc", "val/loss", "val/acc", "val/macro_f1", "val/balanced_acc")
 LEAST = {  # the lowest values of whole-number settings, where given
     "trainer.max_epochs": 1,
     "trainer.min_epochs": 0,
@@ -41,6 +41,8 @@ def check_settings(cfg: DictConfig) -> None:
     if cfg.trainer.get("max_epochs") is None:
         raise UserError("trainer.max_epochs: must be given, a whole number from 1 up")
     check_validation(cfg.trainer)
+    if cfg.data.get("sampler") == cfg.model.get("class_weights") == "balanced":
+        raise UserError("model.class_weights=balanced: data.sampler=balanced does the same; set either to null")
     for name, callback in cfg.callbacks.items():
         monitor = callback and callback.get("monitor")
         if monitor and monitor not in METRICS:

@@ -35,13 +35,13 @@ class Snapshots(Callback):
 
 
 class FixedLosses(Callback):
-    """Replaces val/loss, so that a test decides which epoch is the best."""
+    """Replaces val/loss, or another metric, so that a test decides which epoch is the best."""
 
-    def __init__(self, losses):
-        self.losses = losses
+    def __init__(self, losses, metric="val/loss"):
+        self.losses, self.metric = losses, metric
 
     def on_validation_end(self, trainer, pl_module):
-        trainer.callback_metrics["val/loss"].fill_(self.losses[trainer.current_epoch])
+        trainer.callback_metrics[self.metric].fill_(self.losses[trainer.current_epoch])
 
 
 def build(datamodule, seed=0, **options):
@@ -136,6 +136,15 @@ def test_patience_ends_phase_1_early_and_then_the_run(datamodule):
     assert trainer.should_stop
 
 
+@pytest.mark.parametrize("metric", ["val/acc", "val/macro_f1", "val/balanced_acc"])
+def test_a_metric_that_is_better_when_higher_ends_the_phases_as_well(datamodule, metric):
+    callback, seen = TwoPhaseFineTuning(head_epochs=10, patience=2, monitor=metric), Snapshots()
+    scores = [0.2, 0.9, 0.5, 0.5, 0.1, 0.2, 0.1, 0.1, 1.0, 1.0]
+    fit(build(datamodule), datamodule, 10, FixedLosses(scores, metric), callback, seen)
+    assert callback.switch_epoch == 4 and max(seen.ends) == 7
+    assert torch.equal(seen.starts[4]["head.1.bias"], seen.ends[1]["head.1.bias"]), "the best head, of 0.9"
+
+
 def test_a_run_resumed_after_any_epoch_ends_in_the_same_bits(datamodule, tmp_path):
     options = {"head_epochs": 2, "patience": None, "lr": 1e-2}
     whole = build(datamodule)
@@ -173,7 +182,7 @@ def test_a_model_without_a_backbone_is_refused(datamodule):
 @pytest.mark.parametrize(
     "wrong",
     [{"head_epochs": -1}, {"patience": 0}, {"unfreeze_fraction": 0.0}, {"unfreeze_fraction": 1.1}, {"lr": 0.0},
-     {"schedule": "step"}, {"warmup": 1.0}],
+     {"schedule": "step"}, {"warmup": 1.0}, {"monitor": "train/loss"}, {"monitor": "val/depth"}],
 )  # fmt: skip
 def test_impossible_settings_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=rf"^{next(iter(wrong))}="):

@@ -164,7 +164,7 @@ def test_a_file_of_drawn_images_that_is(tmp_path, damage, name):
     damage(folder / name)
     source = Shapes(tmp_path)
     source.prepare()
-    with pytest.raises(UserError, match=f"cannot read {folder / name} as a CIFAR-10 batch") as caught:
+    with pytest.raises(UserError, match=f"cannot read {folder / name} as a CIFAR batch") as caught:
         source.load("test" if name == TEST_FILE else "train")
     assert "\n" not in str(caught.value)
 

@@ -8,9 +8,12 @@ import pytorch_lightning as pl
 import timm
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
-from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import multiclass_f1_score
 
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.efficientnet import EfficientNet
@@ -366,6 +369,19 @@ def test_the_metrics_are_those_of_all_images_whatever_the_batches():
     assert metrics.confusion.tolist() == confusion_matrix(labels, logits.argmax(1), labels=range(4)).tolist()
     metrics.reset()
     assert not metrics.confusion.any()
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
+def test_macro_f1_and_balanced_accuracy_are_scikit_learns_and_torchmetrics(pairs):
+    labels, predictions = torch.tensor(pairs).T
+    metrics = ClassificationMetrics(5)
+    metrics.update(torch.tensor(0.0), F.one_hot(predictions, 5).float(), labels)
+    found = {name: float(value) for name, value in metrics.compute().items()}
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, predictions, average="macro"), abs=1e-6)
+    assert found["macro_f1"] == pytest.approx(float(multiclass_f1_score(predictions, labels, 5)), abs=1e-6)
+    assert found["balanced_acc"] == pytest.approx(balanced_accuracy_score(labels, predictions), abs=1e-6)
 
 
 def test_the_metrics_hold_no_graph():

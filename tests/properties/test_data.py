@@ -252,7 +252,7 @@ def test_batch_files_give_back_what_was_written(tmp_path_factory, count, seed):
     labels = rng.integers(0, 10, (len(TRAIN_FILES), count))
     for name, rows, own in zip(TRAIN_FILES, data, labels, strict=True):
         dump_batch({b"data": rows, b"labels": own.tolist()}, folder / name)
-    images, read = load_batches(folder, "train", 10)
+    images, read = load_batches(folder, TRAIN_FILES, 10)
     assert np.array_equal(images.flatten(1), data.reshape(-1, 3072)) and np.array_equal(read, labels.ravel())
 
 
@@ -268,7 +268,7 @@ def test_a_file_of_any_bytes_is_read_or_refused_in_one_line_that_names_it(tmp_pa
     folder = tmp_path_factory.mktemp("files")
     (folder / "test_batch").write_bytes(content)
     try:
-        images, labels = load_batches(folder, "test", 10)
+        images, labels = load_batches(folder, ["test_batch"], 10)
     except UserError as error:
         assert "test_batch" in str(error) and "\n" not in str(error)
     else:
@@ -280,5 +280,5 @@ def test_a_file_of_any_bytes_is_read_or_refused_in_one_line_that_names_it(tmp_pa
 def test_every_protocol_of_pickle_up_to_pythons_default_is_read(tmp_path, protocol):
     batch = {b"data": np.ones((2, 3072), np.uint8), b"labels": [3, 4]}
     (tmp_path / "test_batch").write_bytes(pickle.dumps(batch, protocol=protocol))
-    images, labels = load_batches(tmp_path, "test", 10)
+    images, labels = load_batches(tmp_path, ["test_batch"], 10)
     assert images.eq(1).all() and labels.tolist() == [3, 4]
