@@ -12,12 +12,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from cifar10.data.augmentation import Augmentation
 from cifar10.data.batches import Batches
 from cifar10.data.feature_cache import FeatureCache, Features
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.sources import find_source
 from cifar10.data.split import split
-from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
     leaves, for train_size; None takes all of them). Subsets are stratified, and every larger one contains the smaller.
     split_seed: draws the split, so that it does not depend on `seed`, which orders and augments the batches.
-    crop_padding, flip, cutout, mixup_alpha, cutmix_alpha: see `Augmentation`.
+    crop_padding, flip, cutout, mixup_alpha, cutmix_alpha, crop_scale, jitter, hue, policy, erasing: see `Augmentation`.
     """
 
     def __init__(
@@ -51,6 +51,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
         cutout: int = 0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
+        crop_scale: list[float] | None = None,
+        jitter: float = 0.0,
+        hue: float = 0.0,
+        policy: str | None = None,
+        erasing: float = 0.0,
     ):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -67,7 +72,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
         self.split_seed, self.seed = split_seed, seed
-        self.augmentation = Augmentation(crop_padding, flip, cutout, mixup_alpha, cutmix_alpha)
+        self.augmentation = Augmentation(
+            crop_padding, flip, cutout, mixup_alpha, cutmix_alpha, crop_scale, jitter, hue, policy, erasing
+        )
         self.image_size = image_size
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
         self.is_prepared = False
@@ -191,9 +198,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def check_views(self, views: int) -> None:
         """UserError for augmentation that fixed views rule out."""
         setting = f"callbacks.feature_caching.views={views}"
-        for name in ("cutout", "mixup_alpha", "cutmix_alpha"):
+        for name in ("cutout", "mixup_alpha", "cutmix_alpha", "crop_scale", "jitter", "hue", "policy", "erasing"):
             if getattr(self.augmentation, name):
-                raise UserError(f"{setting}: data.{name} needs new random numbers every epoch; set either to 0")
+                off = "null" if name in ("crop_scale", "policy") else 0
+                raise UserError(
+                    f"{setting}: data.{name} needs new random numbers every epoch; set it to {off}, or views to 0"
+                )
         if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
             raise UserError(f"{setting}: without data.flip and data.crop_padding all views are the same; set it to 1")
 
