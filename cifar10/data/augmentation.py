@@ -122,7 +122,7 @@ class Augmentation:
         if min(images.shape[-2:]) > size:
             images = preprocessing.resize(images.float())
         if self.policy:
-            pixels = images if images.dtype == torch.uint8 else images.round().clamp(0, 255).to(torch.uint8)
+            pixels = images if images.dtype == torch.uint8 else images.round_().clamp_(0, 255).to(torch.uint8)
             images = apply_policy(pixels, draws[:, 14:20], self.policy)
         if self.jitter or self.hue:
             images = jitter(images, draws[:, 20:24], self.jitter, self.hue)

@@ -16,14 +16,7 @@ from torchvision.transforms.v2.functional import autocontrast, equalize
 from cifar10.data.colour import recolour
 from cifar10.data.transforms import choose
 
-OPERATIONS = (
-    *("identity", "autocontrast", "equalize"),
-    *("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
-    *("brightness", "saturation", "contrast"),
-    *("sharpness", "posterize", "solarize"),
-)
 LEVELS = 31  # from 0, nothing, to 30, the most
-DRAWS = 6  # random numbers of an image: operation, level and sign, twice
 
 
 class Policy(NamedTuple):
@@ -50,7 +43,6 @@ def apply_policy(images: Tensor, draws: Tensor, name: str) -> Tensor:
     draws: (B, 6), uniform in [0, 1): operation, level and sign of the first operation, then of the second.
     """
     policy = POLICIES[name]
-    images = images.clone()
     for column in range(0, 3 * policy.operations, 3):
         operation = choose(draws[:, column], len(OPERATIONS))
         level = choose(draws[:, column + 1], LEVELS)
@@ -58,11 +50,13 @@ def apply_policy(images: Tensor, draws: Tensor, name: str) -> Tensor:
             level = torch.full_like(level, policy.level)
         strength = level / (LEVELS - 1)
         signed = torch.where(draws[:, column + 2] < 0.5, -strength, strength)
-        for change, names in CHANGES.items():
-            places = sum(operation == OPERATIONS.index(each) for each in names).nonzero()[:, 0]
-            if len(places):
-                parameters = (values[places] for values in (operation, strength, signed))
-                images[places] = change(images[places], *parameters, policy)
+        # Sorted, the images of each change are one slice. Only the slices' sizes have to leave the device.
+        order = operation.argsort()
+        counts = iter(operation.bincount(minlength=len(OPERATIONS)).tolist())
+        sizes = [sum(next(counts) for _ in names) for names in CHANGES.values()]
+        columns = (each.index_select(0, order).split(sizes) for each in (images, operation, strength, signed))
+        changed = [change(*part, policy) for change, *part in zip(CHANGES, *columns, strict=True) if len(part[0])]
+        images = torch.cat(changed).index_select(0, order.argsort())
     return images
 
 
@@ -119,6 +113,7 @@ def solarize(images: Tensor, operation: Tensor, strength: Tensor, signed: Tensor
 
 
 CHANGES = {  # each with its operations
+    (lambda images, *_: images): ("identity",),
     (lambda images, *_: autocontrast(images)): ("autocontrast",),
     (lambda images, *_: equalize(images)): ("equalize",),
     move: ("shear_x", "shear_y", "translate_x", "translate_y", "rotate"),
@@ -127,3 +122,4 @@ CHANGES = {  # each with its operations
     posterize: ("posterize",),
     solarize: ("solarize",),
 }
+OPERATIONS = tuple(name for names in CHANGES.values() for name in names)
