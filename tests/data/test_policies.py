@@ -83,9 +83,8 @@ def test_randaugment_is_two_operations_at_level_9_in_the_order_drawn():
         for operation, direction in ((first, sign), (second, -sign)):
             strength = direction * 9 / 30
             expected[index] = apply_torchvision(expected[index], operation, strength, POLICIES["randaugment"])
-    # What differs by a rounding step after the first operation can differ by more after the second.
     off = (got.int() - expected.int()).abs().float().mean((1, 2, 3))
-    assert off.max() < 2 and off.mean() < 0.1
+    assert (off < 0.5).float().mean() > 0.98, "a rounding step can become more at a threshold and in equalize"
 
 
 @pytest.mark.parametrize(("name", "ours"), [("TrivialAugmentWide", "trivialaugment"), ("RandAugment", "randaugment")])
