@@ -9,7 +9,7 @@ import torchvision.transforms.v2.functional as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar10.data.policies import LEVELS, OPERATIONS, POLICIES, apply_policy
+from cifar10.data.policies import CHANGES, LEVELS, OPERATIONS, POLICIES, apply_policy
 from tests.data.test_transforms import uniform
 
 BILINEAR = v2.InterpolationMode.BILINEAR
@@ -139,3 +139,10 @@ def test_plain_torchvision_would_treat_all_images_of_a_batch_alike():
     images = photographs(1).expand(64, -1, -1, -1)
     assert len(v2.TrivialAugmentWide()(images).unique(dim=0)) == 1, "then our own code is no longer needed"
     assert len(apply_policy(images, uniform(64, 6), "trivialaugment").unique(dim=0)) > 32
+
+
+def test_every_change_happens_where_the_images_are():
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8, device="meta")
+    operation, level = torch.zeros(4, dtype=torch.long, device="meta"), torch.zeros(4, device="meta")
+    for change in CHANGES:
+        assert change(images, operation, level, level, POLICIES["randaugment"]).device.type == "meta"
