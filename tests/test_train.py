@@ -447,6 +447,6 @@ def test_a_bug_keeps_its_traceback(command, tiny, monkeypatch):
     def broken(*arguments, **options):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("cifar10.data.transforms.Preprocessing.normalise", broken)
+    monkeypatch.setattr("cifar10.data.preprocessing.Preprocessing.normalise", broken)
     with pytest.raises(ZeroDivisionError):
         command("train.py", *tiny)

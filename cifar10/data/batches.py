@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cifar10.data.augmentation import Augmentation
 from cifar10.data.feature_cache import FeatureCache, Features
 from cifar10.data.pictures import stream
-from cifar10.data.transforms import Augmentation
 
 
 class Batches:

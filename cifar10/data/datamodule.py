@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from cifar10.data.augmentation import Augmentation
 from cifar10.data.batches import Batches
 from cifar10.data.feature_cache import FeatureCache, Features
 from cifar10.data.picture_data import PictureData
@@ -22,7 +23,6 @@ from cifar10.data.preprocessing import WHITE, Preprocessing, check_fit
 from cifar10.data.selection import shown_names
 from cifar10.data.sources import open_source
 from cifar10.data.split import split
-from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
 from cifar10.run_folder import RunFolder
 
@@ -37,7 +37,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
     leaves, for train_size; None takes all of them). Subsets are stratified, and every larger one contains the smaller.
     split_seed: draws the split, so that it does not depend on `seed`, which orders and augments the batches.
     sampler: "balanced" gives every class an equal share of each epoch, see `balanced_order`; None takes every image.
-    crop_padding, flip, cutout, mixup_alpha, cutmix_alpha: see `Augmentation`.
+    crop_padding, flip, cutout, mixup_alpha, cutmix_alpha, crop_scale, jitter, hue, policy, erasing: see `Augmentation`.
 
     Of sources of encoded pictures alone:
     resize, background, store_size: how pictures become squares in the store, see `fit`; a store_size of None is the
@@ -64,6 +64,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
         cutout: int = 0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
+        crop_scale: list[float] | None = None,
+        jitter: float = 0.0,
+        hue: float = 0.0,
+        policy: str | None = None,
+        erasing: float = 0.0,
         resize: str = "crop",
         background: list[int] = WHITE,
         store_size: int | None = None,
@@ -94,7 +99,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
         self.split_seed, self.seed, self.sampler = split_seed, seed, sampler
-        self.augmentation = Augmentation(crop_padding, flip, cutout, mixup_alpha, cutmix_alpha)
+        self.augmentation = Augmentation(
+            crop_padding, flip, cutout, mixup_alpha, cutmix_alpha, crop_scale, jitter, hue, policy, erasing
+        )
         self.image_size = image_size
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
         self.is_prepared = False
@@ -289,9 +296,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def check_views(self, views: int) -> None:
         """UserError for augmentation that fixed views rule out."""
         setting = f"callbacks.feature_caching.views={views}"
-        for name in ("cutout", "mixup_alpha", "cutmix_alpha"):
+        for name in ("cutout", "mixup_alpha", "cutmix_alpha", "crop_scale", "jitter", "hue", "policy", "erasing"):
             if getattr(self.augmentation, name):
-                raise UserError(f"{setting}: data.{name} needs new random numbers every epoch; set either to 0")
+                off = "null" if name in ("crop_scale", "policy") else 0
+                raise UserError(
+                    f"{setting}: data.{name} needs new random numbers every epoch; set it to {off}, or views to 0"
+                )
         if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
             raise UserError(f"{setting}: without data.flip and data.crop_padding all views are the same; set it to 1")
 

@@ -70,9 +70,10 @@ class Preprocessing(nn.Module):
         return fit(images, pad if self.resize_mode == "pad" else crop, self.resize_mode, self.background)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> float32 (B, 3, H, W), channels last."""
+        """Pixels from 0 to 255, of any dtype, (B, 3, H, W) -> float32 (B, 3, H, W), channels last."""
         scale, shift = affine(self.mean, self.std, images.device)
-        return torch.addcmul(shift, images.to(torch.float32, memory_format=torch.channels_last), scale)
+        # Moving the channels last is quicker afterwards.
+        return torch.addcmul(shift, images.float(), scale).contiguous(memory_format=torch.channels_last)
 
     def resize(self, images: Tensor) -> Tensor:
         """float (B, 3, H, W) -> float (B, 3, image_size, image_size)."""

@@ -1,82 +1,15 @@
-"""Whole-batch transforms on the device: crop, flip, mixup, cutmix, cutout, resize, normalise.
+"""Whole-batch transforms on the device: crop, flip, mixup, cutmix, cutout, random erasing.
 
 Every image has its own random numbers, which the random transforms take as an argument: the same images and numbers
 give the same result on any device, in any batch and on any number of processes.
 """
 
-from dataclasses import dataclass
+import math
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from cifar10.data.preprocessing import Preprocessing
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random changes to the training images; each is off by default.
-
-    crop_padding: pixels of reflect padding on each side before a random crop of the native size, less than that size.
-    flip: mirror left to right with probability 0.5. cutout: side of the zeroed square, in native pixels.
-    mixup_alpha, cutmix_alpha: of Beta(alpha, alpha), at most 1e6; with both on, each image gets one of them at random.
-    Raises ValueError for a value out of range.
-    """
-
-    crop_padding: int = 0
-    flip: bool = False
-    cutout: int = 0
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("crop_padding", "cutout"):
-            if (value := getattr(self, name)) < 0:
-                raise ValueError(f"{name}={value}: must be 0 or more pixels")
-        for name in ("mixup_alpha", "cutmix_alpha"):
-            if not 0 <= (value := getattr(self, name)) <= 1e6:  # so that NaN is refused too
-                raise ValueError(f"{name}={value}: must be between 0 and 1,000,000")
-
-    def draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Random numbers for `count` images: float32 (count, 10), in the columns that `apply` reads."""
-        draws = np.ones((count, 10), dtype=np.float32)
-        draws[:, :8] = rng.random((count, 8), dtype=np.float32)
-        for column, alpha in ((8, self.mixup_alpha), (9, self.cutmix_alpha)):
-            if alpha > 0:
-                draws[:, column] = rng.beta(alpha, alpha, count)
-        return torch.from_numpy(draws)
-
-    def view(self, images: Tensor, number: int, draws: Tensor, preprocessing: Preprocessing) -> Tensor:
-        """A fixed view of each image: 0 is the image itself, 1 its mirror image if `flip`, the others are shifted.
-
-        images: uint8 (B, 3, H, W). draws: (B, 2), uniform in [0, 1): how far a shifted view moves, up to `crop_padding`
-        pixels. If `flip`, odd views are mirrored. Returns the network's input.
-        """
-        centre = (self.crop_padding + 0.5) / (2 * self.crop_padding + 1)
-        shifted = self.crop_padding > 0 and number > int(self.flip)
-        mirrored = torch.full_like(draws[:, :1], 0.0 if self.flip and number % 2 else 1.0)
-        offsets = draws if shifted else torch.full_like(draws, centre)
-        if number:
-            images = crop_and_flip(images, torch.cat([offsets, mirrored], 1), self.crop_padding, self.flip)
-        return preprocessing(images)
-
-    def apply(self, images: Tensor, labels: Tensor, draws: Tensor, preprocessing: Preprocessing, num_classes: int):
-        """uint8 (B, 3, H, W), labels (B,), draws (B, 10) -> the network's input and its targets.
-
-        Targets are the labels, or class probabilities (B, num_classes) under mixup and cutmix.
-        """
-        if self.crop_padding or self.flip:
-            images = crop_and_flip(images, draws[:, 0:3], self.crop_padding, self.flip)
-        images, targets = preprocessing.normalise(images), labels
-        if self.mixup_alpha or self.cutmix_alpha:
-            use_cutmix = draws[:, 3] < (0.5 if self.mixup_alpha and self.cutmix_alpha else float(self.cutmix_alpha > 0))
-            images, kept = mix(images, use_cutmix, draws[:, 8], draws[:, 9], draws[:, 4:6])
-            one_hot = F.one_hot(labels, num_classes).to(images.dtype)
-            targets = kept[:, None] * one_hot + (1 - kept[:, None]) * one_hot.flip(0)
-        if self.cutout:
-            images = cutout(images, draws[:, 6:8], self.cutout)
-        return preprocessing.resize(images), targets
+from cifar10.data.resampling import crop_and_resize
 
 
 def crop_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> Tensor:
@@ -101,6 +34,17 @@ def reflect(index: Tensor, size: int) -> Tensor:
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 
+def random_resized_crop(
+    images: Tensor, draws: Tensor, mirrored: Tensor, areas: tuple[float, float], size: int, interpolation: str
+) -> Tensor:
+    """Resize a random part of each image to (size, size) (Szegedy et al. 2015), see `crop_and_resize`.
+
+    draws: (B, 4), uniform in [0, 1), see `random_boxes`. areas: the smallest and the largest part of the image.
+    """
+    boxes = random_boxes(draws, images.shape[-2:], areas, ratios=(3 / 4, 4 / 3))
+    return crop_and_resize(images, boxes, mirrored, size, interpolation)
+
+
 def cutout(images: Tensor, draws: Tensor, size: int) -> Tensor:
     """Zero one random square per image (DeVries & Taylor 2017).
 
@@ -111,6 +55,18 @@ def cutout(images: Tensor, draws: Tensor, size: int) -> Tensor:
     top = (draws[:, 0] * height).long() - size // 2
     left = (draws[:, 1] * width).long() - size // 2
     return images * ~box(top, left, top + size, left + size, height, width)
+
+
+def erase(images: Tensor, draws: Tensor, probability: float) -> Tensor:
+    """Zero a random box in some of the images (Zhong et al. 2020).
+
+    images: float (B, C, H, W), normalised, so that zero is the mean colour; noise would take a random number for each
+    pixel. draws: (B, 5), uniform in [0, 1): erased if the first is below `probability`, and where, see `random_boxes`.
+    """
+    boxes = random_boxes(draws[:, 1:], images.shape[-2:], areas=(0.02, 1 / 3), ratios=(0.3, 3.3))
+    top, left, rows, columns = boxes.unbind(1)
+    rows = torch.where(draws[:, 0] < probability, rows, 0)
+    return images * ~box(top, left, top + rows, left + columns, *images.shape[-2:])
 
 
 def mix(images: Tensor, use_cutmix: Tensor, mixup_kept: Tensor, cutmix_kept: Tensor, draws: Tensor):
@@ -140,3 +96,29 @@ def box(top: Tensor, left: Tensor, bottom: Tensor, right: Tensor, height: int, w
     column = torch.arange(width, device=top.device).view(1, 1, 1, -1)
     top, left, bottom, right = (edge.view(-1, 1, 1, 1) for edge in (top, left, bottom, right))
     return (row >= top) & (row < bottom) & (column >= left) & (column < right)
+
+
+def random_boxes(
+    draws: Tensor, sides: tuple[int, int], areas: tuple[float, float], ratios: tuple[float, float]
+) -> Tensor:
+    """A random box in each image: long (B, 4), top, left, height and width in pixels.
+
+    draws: (B, 4), uniform in [0, 1): area, ratio, row and column. areas: range of the area, as a fraction of the
+    image's. ratios: range of width to height, which is log-uniform over those with which the box fits, where
+    torchvision draws anew, and so has fewer large boxes.
+    """
+    height, width = sides
+    area = height * width * (areas[0] + (areas[1] - areas[0]) * draws[:, 0])
+    narrowest = (area / height**2).log().clamp(min=math.log(ratios[0]))
+    widest = (width**2 / area).log().clamp(max=math.log(ratios[1]))
+    stretch = ((narrowest + (widest - narrowest) * draws[:, 1]) / 2).exp()
+    rows = (area.sqrt() / stretch).round().long().clamp(1, height)
+    columns = (area.sqrt() * stretch).round().long().clamp(1, width)
+    return torch.stack(
+        [choose(draws[:, 2], height - rows + 1), choose(draws[:, 3], width - columns + 1), rows, columns], 1
+    )
+
+
+def choose(draws: Tensor, count: Tensor | int) -> Tensor:
+    """One of `count` whole numbers from 0, by draws in [0, 1), which half precision may have rounded up to 1."""
+    return (draws * count).long().clamp(max=count - 1)

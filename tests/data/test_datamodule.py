@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cifar10.data.augmentation import Augmentation
 from cifar10.data.batch_files import TEST_FILE, TRAIN_FILES
 from cifar10.data.batches import Batches
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.sources.shapes import SHAPE_NAMES, write_cifar10_files
 from cifar10.data.split import split, stratified_order
-from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
 from cifar10.models.scratch import ScratchClassifier
 

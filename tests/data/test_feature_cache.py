@@ -139,7 +139,13 @@ def test_earlier_features_can_be_taken_further(datamodule, tmp_path):
     torch.testing.assert_close(then["train"].read(places, 1).float(), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("setting", [{"cutout": 8}, {"mixup_alpha": 0.5}, {"cutmix_alpha": 1.0}])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *({"cutout": 8}, {"mixup_alpha": 0.5}, {"cutmix_alpha": 1.0}, {"crop_scale": [0.35, 1.0]}, {"jitter": 0.3}),
+        *({"hue": 0.1}, {"policy": "trivialaugment"}, {"erasing": 0.25}),
+    ],
+)
 def test_augmentation_that_draws_anew_is_refused(shapes_root, setting):
     datamodule = CIFAR10DataModule(str(shapes_root), "shapes", **setting)
     with pytest.raises(UserError, match=rf"views=1: data\.{next(iter(setting))} needs new random numbers"):
