@@ -46,6 +46,13 @@ def free_memory() -> int:
     return free
 
 
+def fits_on(device: "torch.device", nbytes: int) -> bool:
+    """Whether so many bytes can live on a GPU: in half of its free memory at most, as the network needs the rest."""
+    import torch
+
+    return device.type == "cuda" and nbytes < torch.cuda.mem_get_info(device)[0] / 2
+
+
 def size(nbytes: int) -> str:
     """Bytes, human-readable: 1.4 GB."""
     return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"

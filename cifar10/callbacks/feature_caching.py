@@ -49,7 +49,7 @@ class FeatureCaching(pl.Callback):
         self._forget()
         if trainer.datamodule is None:
             raise UserError("callbacks.feature_caching.views: needs a data module that serves features; set it to 0")
-        trainer.datamodule.check_views(self.views)
+        trainer.datamodule.augmentation.check_views(self.views)
         phases = [callback for callback in trainer.callbacks if isinstance(callback, TwoPhaseFineTuning)]
         if not phases:
             raise UserError(

@@ -15,6 +15,7 @@ from cifar10.data.colour import jitter
 from cifar10.data.policies import POLICIES, apply_policy
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.transforms import crop_and_flip, cutout, erase, mix, random_resized_crop
+from cifar10.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,25 @@ class Augmentation:
             raise ValueError(f"crop_scale={list(areas)}: must be two parts of an image's area, such as [0.35, 1.0]")
         if self.policy not in (None, *POLICIES):
             raise ValueError(f"policy={self.policy}: must be null or one of {', '.join(POLICIES)}")
+
+    def check_sides(self, sides: Sequence[int]) -> None:
+        """UserError if images with these sides in pixels are too small for it."""
+        if self.crop_padding >= min(sides):
+            raise UserError(f"data.crop_padding={self.crop_padding}: must be below the image's side")
+        if self.cutout > min(sides):
+            raise UserError(f"data.cutout={self.cutout}: must not exceed the image's side")
+
+    def check_views(self, views: int) -> None:
+        """UserError if so many fixed views of each image cannot stand for it."""
+        setting = f"callbacks.feature_caching.views={views}"
+        for name in ("cutout", "mixup_alpha", "cutmix_alpha", "crop_scale", "jitter", "hue", "policy", "erasing"):
+            if getattr(self, name):
+                off = "null" if name in ("crop_scale", "policy") else 0
+                raise UserError(
+                    f"{setting}: data.{name} needs new random numbers every epoch; set it to {off}, or views to 0"
+                )
+        if views > 1 and not (self.flip or self.crop_padding):
+            raise UserError(f"{setting}: without data.flip and data.crop_padding all views are the same; set it to 1")
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
         """Random numbers for `count` images: float32 (count, 10 or 29), in the columns that `apply` reads.

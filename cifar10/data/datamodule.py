@@ -17,14 +17,16 @@ from torch import Tensor
 from cifar10.data.augmentation import Augmentation
 from cifar10.data.batches import Batches
 from cifar10.data.feature_cache import FeatureCache, Features
+from cifar10.data.loaded import ArrayData
 from cifar10.data.picture_data import PictureData
-from cifar10.data.pictures import SPLITS, Part
 from cifar10.data.preprocessing import WHITE, Preprocessing, check_fit
 from cifar10.data.selection import shown_names
 from cifar10.data.sources import open_source
-from cifar10.data.split import split
 from cifar10.errors import UserError
+from cifar10.machine import fits_on
 from cifar10.run_folder import RunFolder
+
+ROOM_FOR_CROPS = 8 / 7  # a store of 256 pixels for a network that takes 224
 
 
 class CIFAR10DataModule(pl.LightningDataModule):
@@ -81,46 +83,53 @@ class CIFAR10DataModule(pl.LightningDataModule):
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if value < 1:
                 raise ValueError(f"{name}={value}: must be at least one image")
-        for name, value, most in (("seed", seed, math.inf), ("split_seed", split_seed, 2**32 - 1)):
-            if not 0 <= value <= most or value == math.inf:
-                raise ValueError(
-                    f"{name}={value}: must be a number from 0 {'up' if most == math.inf else f'to {most}'}"
-                )
+        if not 0 <= seed < math.inf:
+            raise ValueError(f"seed={seed}: must be a number from 0 up")
+        if not 0 <= split_seed < 2**32:
+            raise ValueError(f"split_seed={split_seed}: must be a number from 0 to {2**32 - 1}")
         if sampler not in (None, "balanced"):
             raise ValueError(f"sampler={sampler}: must be balanced, or null for every image once")
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size={image_size}: must be at least one pixel")
         check_fit(store_size, resize, background)
         self.source = open_source(source, root, labels=labels, classes=classes)
-        sizes = (test_size, val_size, train_size, split_seed)
-        is_encoded = hasattr(self.source, "pictures")
-        self.pictures = PictureData(self.source, *sizes, max_unreadable, duplicates, cache) if is_encoded else None
+        sizes = (val_size, train_size, split_seed)
+        if hasattr(self.source, "pictures"):
+            self.data = PictureData(self.source, *sizes, test_size, max_unreadable, duplicates, cache)
+        else:
+            self.data = ArrayData(self.source, *sizes)
         self.fit_settings = {"store_size": store_size, "resize": resize, "background": tuple(background)}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.val_size, self.train_size = val_size, train_size
-        self.split_seed, self.seed, self.sampler = split_seed, seed, sampler
+        self.seed, self.sampler = seed, sampler
         self.augmentation = Augmentation(
             crop_padding, flip, cutout, mixup_alpha, cutmix_alpha, crop_scale, jitter, hue, policy, erasing
         )
         self.image_size = image_size
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
         self.is_prepared = False
-        self.trained_names: tuple[str, ...] | None = None  # a model's classes, if they are to number the labels
-        self.loaded: dict[str, tuple[Tensor, Tensor]] = {}  # images and labels of the source's "train" and "test"
-        self.indices: dict[str, Tensor] = {}  # of each stage's images in them: "train", "val", "test"
         self.features: dict[str, FeatureCache] = {}  # of "train" and "val"; served in place of the images if present
         self.served_to: pl.Trainer | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.trained_names or self.source.class_names
+        return self.data.class_names
+
+    @property
+    def loaded(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Images and labels of the source's "train" and "test"; the same of a source of pictures."""
+        return self.data.loaded
+
+    @property
+    def indices(self) -> dict[str, Tensor]:
+        """Of the images of "train", "val" and "test" in them."""
+        return self.data.indices
 
     def use_classes(self, class_names: Sequence[str]) -> None:
         """Number the classes as a trained model does; the source may lack some. UserError if it has others."""
         if set(self.source.class_names) - set(class_names):
             own, others = shown_names(self.source.class_names, class_names)
             raise UserError(f"was trained on the classes {others}; {self.source.name} has {own}")
-        self.trained_names = tuple(class_names)
+        self.data.trained_names = tuple(class_names)
 
     def prepare_data(self) -> None:
         if not self.is_prepared:
@@ -138,13 +147,11 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 f"data.image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; set both to the"
                 " same, or leave it to the model"
             )
-        if preprocessing.store_size is None and self.pictures is not None:
-            preprocessing.set_fit(**self.fit_settings | {"store_size": self.store_size(preprocessing.image_size)})
+        if preprocessing.store_size is None and isinstance(self.data, PictureData):
+            room = ROOM_FOR_CROPS if self.augmentation.crop_scale else 1
+            store_size = self.fit_settings["store_size"] or round(room * preprocessing.image_size)
+            preprocessing.set_fit(**self.fit_settings | {"store_size": store_size})
         self.preprocessing = preprocessing
-
-    def store_size(self, image_size: int) -> int:
-        """The side in pixels of stored pictures."""
-        return self.fit_settings["store_size"] or image_size
 
     def keep_split(self, folder: Path, write: bool = True) -> None:
         """Follow the split of pictures in a run's folder; if there is none, draw one and, if `write`, keep it there.
@@ -152,8 +159,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
         If `write`, lists of pictures that cannot be read and of those in several splits are written beside it. Call it
         before `setup`. For arrays it does nothing: their split is a function of the settings.
         """
-        if self.pictures is not None:
-            self.pictures.run, self.pictures.keeps = RunFolder(folder), write
+        if isinstance(self.data, PictureData):
+            self.data.run, self.data.keeps = RunFolder(folder), write
 
     def setup(self, stage: str | None = None) -> None:
         """Load what `stage` needs.
@@ -167,63 +174,15 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if isinstance(preprocessing, Preprocessing):
             self.use_preprocessing(preprocessing)
         try:
-            (self._setup_arrays if self.pictures is None else self._setup_pictures)(stage)
+            self.data.load(stage, self.preprocessing, self.fit_settings)
         except ValueError as error:
             raise UserError(f"data.{error}") from error
-
-    def _setup_arrays(self, stage: str | None) -> None:
-        if stage in (None, "fit", "validate") and "train" not in self.loaded:
-            images, labels = self.source.load("train")
-            self._check_sides(images)
-            train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
-            self.loaded["train"] = images, self._numbered(labels)
-            self.indices |= {"train": torch.from_numpy(train), "val": torch.from_numpy(val)}
-            if self.preprocessing.store_size is None:  # pictures of other sizes shall become like these
-                self.preprocessing.set_fit(**self.fit_settings | {"store_size": min(images.shape[-2:])})
-        if stage in ("test", "predict") and "test" not in self.loaded:
-            images, labels = self.source.load("test")
-            self.loaded["test"] = images, self._numbered(labels)
-            self.indices["test"] = torch.arange(len(labels))
-
-    def _setup_pictures(self, stage: str | None) -> None:
-        training = stage in (None, "fit")
-        if not self.loaded:
-            self.pictures.load(self.preprocessing, training)
-            labels = self._numbered(torch.from_numpy(self.pictures.pictures.labels))
-            self.loaded = dict.fromkeys(("train", "test"), (self.pictures.store.images, labels))
-            self.indices = {stage: torch.from_numpy(self.pictures.indices(stage)) for stage in SPLITS}
-        if training:
-            self._check_sides(self.loaded["train"][0])
-        for name in ("train", "val") if training else ("test",) if stage in ("test", "predict") else ():
-            if not len(self.indices[name]):
-                raise UserError(f"{self.source.name}: has no pictures for the split {name}; add some")
-
-    def _check_sides(self, images: Tensor) -> None:
-        """UserError for augmentation that images of these sides cannot take."""
-        if self.augmentation.crop_padding >= min(images.shape[-2:]):
-            raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
-        if self.augmentation.cutout > min(images.shape[-2:]):
-            raise UserError(f"data.cutout={self.augmentation.cutout}: must not exceed the image's side")
-
-    def _numbered(self, labels: Tensor) -> Tensor:
-        """The source's labels, numbered as the model's classes."""
-        if self.class_names == tuple(self.source.class_names):
-            return labels
-        return torch.tensor([self.class_names.index(name) for name in self.source.class_names])[labels]
-
-    def part(self, stage: str) -> Part:
-        """What "train", "val" or "test" consists of, in order; `setup` must have loaded it."""
-        images, labels = self.loaded["test" if stage == "test" else "train"]
-        indices = self.indices[stage]
-        if self.pictures is None:
-            return Part(images, indices, labels[indices])
-        files = [self.pictures.pictures.files[index] for index in indices]
-        return Part(images, indices, labels[indices], files, self.pictures.store.digests[indices.numpy()])
+        if stage in (None, "fit"):
+            self.augmentation.check_sides(self.loaded["train"][0].shape[-2:])
 
     def class_counts(self, stage: str) -> Tensor:
         """The number of a stage's images in each class: int64 (C,)."""
-        labels = self.loaded["test" if stage == "test" else "train"][1]
-        return torch.bincount(labels[self.indices[stage]], minlength=len(self.class_names))
+        return self.data.part(stage).labels.bincount(minlength=len(self.class_names))
 
     def train_dataloader(self) -> "Batches":
         return self._batches("train", self.batch_size, shuffle=True)
@@ -243,7 +202,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            if device != self.loaded[part][0].device and fits(self.loaded[part][0], device):
+            if device != self.loaded[part][0].device and fits_on(device, self.loaded[part][0].nbytes):
                 self.loaded[part] = tuple(tensor.to(device) for tensor in self.loaded[part])
         images, labels = self.loaded[part]
         batches = Batches(images, labels, self.indices[stage], batch_size, rank, world_size)
@@ -292,20 +251,3 @@ class CIFAR10DataModule(pl.LightningDataModule):
         rng = np.random.default_rng([self.seed, view])
         draws = torch.from_numpy(rng.random((len(self.indices[stage]), 2), dtype=np.float32))[places]
         return self.augmentation.view(images, view, draws.to(device), self.preprocessing)
-
-    def check_views(self, views: int) -> None:
-        """UserError for augmentation that fixed views rule out."""
-        setting = f"callbacks.feature_caching.views={views}"
-        for name in ("cutout", "mixup_alpha", "cutmix_alpha", "crop_scale", "jitter", "hue", "policy", "erasing"):
-            if getattr(self.augmentation, name):
-                off = "null" if name in ("crop_scale", "policy") else 0
-                raise UserError(
-                    f"{setting}: data.{name} needs new random numbers every epoch; set it to {off}, or views to 0"
-                )
-        if views > 1 and not (self.augmentation.flip or self.augmentation.crop_padding):
-            raise UserError(f"{setting}: without data.flip and data.crop_padding all views are the same; set it to 1")
-
-
-def fits(images: Tensor, device: torch.device) -> bool:
-    """Whether the set can live on the device: in half of a GPU's free memory at most, as the network needs the rest."""
-    return device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2

@@ -3,19 +3,22 @@
 import csv
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cifar10.data.classes import describe
-from cifar10.data.pictures import UNUSED
+from cifar10.data.loaded import LoadedData
+from cifar10.data.pictures import SPLITS, UNUSED, Part
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.selection import check_readable, draw, duplicates, follow, leave_out_duplicates, named
 from cifar10.data.sources import PictureSource
 from cifar10.data.split import stratified_order
 from cifar10.data.store import open_store
 from cifar10.data.tables import Row, read_table, write_table
+from cifar10.errors import UserError
 from cifar10.files import atomic_write
 from cifar10.report.numbers import plural
 from cifar10.run_folder import RunFolder
@@ -23,40 +26,56 @@ from cifar10.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class PictureData:
-    """Selects pictures, and has them decoded.
+class PictureData(LoadedData):
+    """A source of encoded pictures: which of them take part, and their store.
 
-    test_size: of the pictures, where the source has no split: a number or a fraction. val_size, train_size, split_seed:
-    see `CIFAR10DataModule`. max_unreadable: pictures of a class that may be left out because they cannot be read: a
+    val_size, train_size, split_seed: see `CIFAR10DataModule`. test_size: of the pictures, if the source has no split: a
+    number or a fraction. max_unreadable: pictures of a class that may be left out because they cannot be read: a
     number, or a fraction of the class, of which at least one. duplicates: "drop" leaves a picture that is in several
     splits only in the last of train, val, test. cache: the folder of stores.
     Raises ValueError for a value out of range.
     """
 
-    source: PictureSource
-    test_size: int | float
-    val_size: int | float
-    train_size: int | float | None
-    split_seed: int
-    max_unreadable: int | float
-    duplicates: str
-    cache: str | None
+    def __init__(
+        self,
+        source: PictureSource,
+        val_size: int | float,
+        train_size: int | float | None,
+        split_seed: int,
+        test_size: int | float,
+        max_unreadable: int | float,
+        duplicates: str,
+        cache: str | None,
+    ):
+        if not 0 <= max_unreadable < math.inf or (isinstance(max_unreadable, float) and max_unreadable > 1):
+            raise ValueError(f"max_unreadable={max_unreadable}: must be a number from 0 up, or a fraction up to 1.0")
+        super().__init__(source)
+        self.sizes, self.split_seed = (test_size, val_size, train_size), split_seed
+        self.max_unreadable, self.duplicates = max_unreadable, duplicates
+        self.cache = None if cache is None else Path(cache).expanduser()
+        self.run: RunFolder | None = None  # whose split is followed, if it has one
+        self.keeps = False  # in the run's folder, what is selected and what is left out
 
-    run: RunFolder | None = None  # whose split is followed, if it has one
-    keeps: bool = False  # in the run's folder, what is selected and what is left out
+    def load(self, stage: str | None, preprocessing: Preprocessing, fit: dict[str, object]) -> None:
+        """Load the pictures of all splits, and log what is there; `preprocessing` says how they become squares.
 
-    def __post_init__(self) -> None:
-        most = self.max_unreadable
-        if not 0 <= most < math.inf or (isinstance(most, float) and most > 1):
-            raise ValueError(f"max_unreadable={most}: must be a number from 0 up, or a fraction up to 1.0")
+        Raises UserError for pictures that are gone or cannot be read, and for a split that `stage` needs and that has
+        none; ValueError for a size out of range.
+        """
+        training = stage in (None, "fit")
+        if not self.loaded:
+            self.select(preprocessing, training)
+            images = self.store.images, self.numbered(torch.from_numpy(self.pictures.labels))
+            self.loaded = {"train": images, "test": images}
+            self.indices = {name: torch.from_numpy(self.members(name)) for name in SPLITS}
+        for name in ("train", "val") if training else ("test",) if stage in ("test", "predict") else ():
+            if not len(self.indices[name]):
+                raise UserError(f"{self.source.name}: has no pictures for the split {name}; add some")
 
-    def load(self, preprocessing: Preprocessing, training: bool) -> None:
-        """Set `pictures`, `store`, `splits` and `twice`, and log what is there.
+    def select(self, preprocessing: Preprocessing, training: bool) -> None:
+        """Set `pictures`, `store`, `splits` (see `cifar10.data.selection`) and `twice`.
 
-        training: whether training pictures must all be there. splits: see `cifar10.data.selection`. twice: groups of
-        indices whose content is the same in several splits.
-        Raises UserError for pictures that are gone or cannot be read, and ValueError for a size out of range.
+        twice: groups of indices whose content is the same in several splits.
         """
         self.pictures, names = self.source.pictures(), self.source.class_names
         remembered = self.run is not None and self.run.split.exists()
@@ -64,10 +83,9 @@ class PictureData:
             needed = ("train", "val", "test") if training else ("val", "test")
             splits = follow(self.pictures, names, read_table(self.run.split), needed)
         else:
-            splits = draw(self.pictures, self.test_size, self.val_size, self.train_size, self.split_seed)
-        cache = None if self.cache is None else Path(self.cache).expanduser()
+            splits = draw(self.pictures, *self.sizes, self.split_seed)
         fit = (preprocessing.store_size, preprocessing.resize_mode, preprocessing.background)
-        self.store = open_store(self.pictures, *fit, cache)
+        self.store = open_store(self.pictures, *fit, self.cache)
         self.twice = duplicates(splits, self.store.digests)
         if self.duplicates == "drop":
             splits = leave_out_duplicates(splits, self.twice)
@@ -80,7 +98,12 @@ class PictureData:
         if self.keeps and not remembered:
             self.write_split()
 
-    def indices(self, stage: str) -> np.ndarray:
+    def part(self, stage: str) -> Part:
+        indices = self.indices[stage]
+        files = [self.pictures.files[index] for index in indices]
+        return replace(super().part(stage), files=files, digests=self.store.digests[indices.numpy()])
+
+    def members(self, stage: str) -> np.ndarray:
         """Of the pictures in "train", "val" or "test"; in the order in which arrays of the same images would stand."""
         if stage == "test":
             return np.flatnonzero(self.splits == "test")

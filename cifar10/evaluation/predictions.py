@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cifar10.data.batches import Batches
+from cifar10.data.picture_data import PictureData
 from cifar10.data.pictures import Part
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation.finished_runs import (
@@ -105,10 +106,10 @@ def test_images(run: FinishedRun, settings: Settings, data_sha256: str) -> Part 
 def load_test(run: FinishedRun, settings: Settings) -> Part:
     """The test images that the settings mean, of which pictures are as the run's network has seen them."""
     datamodule = build_data(run, settings, settings.data)
-    if datamodule.pictures is not None:
+    if isinstance(datamodule.data, PictureData):
         connect(run.folder, run.rebuild(settings)[1], datamodule)
     datamodule.setup("test")
-    return datamodule.part("test")
+    return datamodule.data.part("test")
 
 
 def fingerprint(part: Part) -> str:
@@ -125,7 +126,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     connect(run.folder, model, tested)
     tested.setup("test")
     datamodule.setup("validate")
-    test, val = tested.part("test"), datamodule.part("val")
+    test, val = tested.data.part("test"), datamodule.data.part("val")
     trainer, batch = predicting_trainer(settings), datamodule.eval_batch_size
     with Progress(len(test) + len(val), "predicting") as progress:
         logits = predict(trainer, model, test, batch, progress)

@@ -32,7 +32,7 @@ def build_data(cfg: DictConfig) -> CIFAR10DataModule:
     datamodule = make("data", cfg.data, CIFAR10DataModule)
     views = (cfg.callbacks.get("feature_caching") or {}).get("views")
     if isinstance(views, int) and views > 0:  # before anything is written
-        datamodule.check_views(views)
+        datamodule.augmentation.check_views(views)
     if not cfg.trainer.get("fast_dev_run"):
         datamodule.keep_split(Path(cfg.output_dir))
     datamodule.prepare_data()

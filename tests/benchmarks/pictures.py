@@ -1,4 +1,4 @@
-"""A folder of photographs: starting with and without a store, memory, and pictures delivered, beside decoding workers."""
+"""A folder of photographs: starting with and without a store, memory, and delivery, beside workers that decode."""
 
 import contextlib
 import tempfile

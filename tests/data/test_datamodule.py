@@ -209,7 +209,7 @@ def test_a_set_that_fits_the_device_is_moved_there_once_for_training_and_validat
     datamodule.trainer = SimpleNamespace(
         strategy=strategy, global_rank=0, world_size=1, current_epoch=0, overfit_batches=0
     )
-    monkeypatch.setattr("cifar10.data.datamodule.fits", lambda images, device: True)
+    monkeypatch.setattr("cifar10.data.datamodule.fits_on", lambda device, nbytes: True)
     train, val = datamodule.train_dataloader(), datamodule.val_dataloader()
     assert train.images.device.type == "meta" and train.images is val.images and train.labels is val.labels
 

@@ -1,0 +1,64 @@
+"""What a data module has loaded of its source: arrays here, encoded pictures in `cifar10.data.picture_data`."""
+
+import torch
+from torch import Tensor
+
+from cifar10.data.pictures import Part
+from cifar10.data.preprocessing import Preprocessing
+from cifar10.data.sources import PictureSource, Source
+from cifar10.data.split import split
+
+
+class LoadedData:
+    """Images and labels by the source's "train" and "test", and the indices in them of "train", "val" and "test".
+
+    class_names: what the labels number; those of the source, or a model's, of which the source may lack some.
+    """
+
+    def __init__(self, source: Source | PictureSource):
+        self.source = source
+        self.trained_names: tuple[str, ...] | None = None
+        self.loaded: dict[str, tuple[Tensor, Tensor]] = {}
+        self.indices: dict[str, Tensor] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.trained_names or tuple(self.source.class_names)
+
+    def numbered(self, labels: Tensor) -> Tensor:
+        """The source's labels as numbers of `class_names`."""
+        own = tuple(self.source.class_names)
+        return (
+            labels if own == self.class_names else torch.tensor([self.class_names.index(name) for name in own])[labels]
+        )
+
+    def part(self, stage: str) -> Part:
+        """The images of "train", "val" or "test", in order."""
+        images, labels = self.loaded["test" if stage == "test" else "train"]
+        return Part(images, self.indices[stage], labels[self.indices[stage].to(labels.device)])
+
+
+class ArrayData(LoadedData):
+    """A source of arrays; val_size, train_size, split_seed: see `CIFAR10DataModule`."""
+
+    def __init__(self, source: Source, val_size: int | float, train_size: int | float | None, split_seed: int):
+        super().__init__(source)
+        self.sizes, self.split_seed = (train_size, val_size), split_seed
+
+    def load(self, stage: str | None, preprocessing: Preprocessing, fit: dict[str, object]) -> None:
+        """Load what is needed; `fit` and `validate` never open the test files, `test` and `predict` no others.
+
+        fit: for a preprocessing that does not know yet how pictures of other sizes become like these.
+        """
+        if stage in (None, "fit", "validate") and "train" not in self.loaded:
+            images, labels = self.source.load("train")
+            train, val = split(labels.numpy(), *self.sizes, self.split_seed)
+            self.loaded["train"] = images, self.numbered(labels)
+            self.indices |= {"train": torch.from_numpy(train), "val": torch.from_numpy(val)}
+        if stage in ("test", "predict") and "test" not in self.loaded:
+            images, labels = self.source.load("test")
+            self.loaded["test"] = images, self.numbered(labels)
+            self.indices["test"] = torch.arange(len(labels))
+        if preprocessing.store_size is None:
+            images, _ = next(iter(self.loaded.values()))
+            preprocessing.set_fit(**fit | {"store_size": min(images.shape[-2:])})
