@@ -85,7 +85,6 @@ def in_words(skipped: dict[str, int]) -> str:
 
 
 def _all_deeper(pictures: Pictures, class_names: tuple[str, ...]) -> bool:
-    """Whether every picture has the folder of its class in its path, but none right above it."""
+    """Whether every picture lies in folders below that of its class."""
     places = {(os.path.dirname(file), label) for file, label in zip(pictures.files, pictures.labels, strict=True)}
-    paths = ((list(map(clean, folder.split("/"))), class_names[label]) for folder, label in places)
-    return all(name in path[:-1] and name != path[-1] for path, name in paths)
+    return all(class_names[label] in map(clean, folder.split("/")[:-1]) for folder, label in places)

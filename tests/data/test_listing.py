@@ -81,6 +81,10 @@ LAYOUTS = {  # files -> the pictures of (class, split)
         ["train/cat/1.jpg", "train/dog/1.jpg", "test/1.jpg", "test/2.jpg"],
         {("cat", "train"): 1, ("dog", "train"): 1},
     ),
+    "a test folder without its pictures yet": (
+        ["train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg", "test/dog/notes.txt"],
+        {("cat", "train"): 1, ("dog", "train"): 1, ("cat", "test"): 1},
+    ),
     "a preview beside the classes": (["cat/1.jpg", "dog/1.jpg", "all.png"], {("cat", ""): 1, ("dog", ""): 1}),
 }
 
@@ -268,7 +272,7 @@ def test_pictures_are_known_by_the_suffixes_of_all_formats_that_are_read(tmp_pat
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000"])
 def test_pictures_without_a_suffix_are_known_by_their_first_bytes(tmp_path, kind):
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
-    for name in ("0a1b2c", "photo.2021", "photo.jpg~"):
+    for name in ("0a1b2c", "photo.2021", "photo.jpg~", "a.txt"):
         Image.new("RGB", (8, 8)).save(tmp_path / "cat" / name, kind)
     assert [file for file, *_ in listed(tmp_path)] == [
         "cat/0a1b2c",
@@ -277,6 +281,7 @@ def test_pictures_without_a_suffix_are_known_by_their_first_bytes(tmp_path, kind
         "cat/photo.jpg~",
         "dog/1.jpg",
     ]
+    assert skipped(tmp_path) == {".txt files": 1}  # known to be something else: not opened
 
 
 def test_linked_folders_and_files_are_followed_but_no_folder_into_itself(tmp_path):
