@@ -360,6 +360,7 @@ TABLES = {
     "with tabs": "file\tlabel\na/1.jpg\tcat\na/2.jpg\tdog\nb, c/3.jpg\tcat\n",
     "with semicolons and quotes": '"file";"label"\n"a/1.jpg";"cat"\n"a/2.jpg";"dog"\n"b, c/3.jpg";"cat"\n',
     "with spaces after commas": 'file, label\na/1.jpg, cat\na/2.jpg, dog\n"b, c/3.jpg", cat\n',
+    "with spaces before quotes": 'label, file\ncat, a/1.jpg\ndog, a/2.jpg\ncat, "b, c/3.jpg"\n',
     "with spaces after labels": 'file,label\na/1.jpg,cat \na/2.jpg,dog\n"b, c/3.jpg",cat\n',
     "with other columns":
         'note,Class,extra,Image Path\nx,cat,,a/1.jpg\n"two\nlines",dog,,a/2.jpg\n,cat,,"b, c/3.jpg"\n',
@@ -462,6 +463,13 @@ def test_a_table_that_is_wrong_is_refused_in_one_line_that_names_it(photos, case
     (photos / "labels.csv").write_bytes(content)
     message = refusal(photos, labels="labels.csv")
     assert words in message and str(photos / "labels.csv") in message
+
+
+@pytest.mark.promise("bad inputs")
+def test_a_name_alone_that_two_folders_have_is_not_guessed(photos):
+    touch(photos, "b, c/2.jpg")
+    (photos / "labels.csv").write_text("file,label\n1.jpg,cat\n2.jpg,dog\n")
+    assert "1 of 2 files do not exist: '2.jpg'; " in refusal(photos, labels="labels.csv")
 
 
 @pytest.mark.promise("bad inputs")
