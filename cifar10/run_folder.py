@@ -22,7 +22,7 @@ COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), fl
 SUMMARY = {
     **{"val/acc": object, "val/loss": object, "data": str, "synthetic": bool, "train_images": int, "val_images": int},
     **{"epochs": int, "seconds": (float, None), "hardware": str, "precision": str, "commit": str, "versions": {}},
-    **{"cost": COST, "watchers": [str]},
+    **{"cost": COST, "watchers": [str], "class_counts": {"train": [int], "val": [int]}},
 }
 
 KEYWORDS = ("null", "true", "false", "nan", "inf")  # to Hydra, unless they are quoted
@@ -41,7 +41,7 @@ SETTINGS = {
     key: free
     for free, keys in {
         Free.RECIPE | Free.RESUME | Free.SWEEP: (
-            *("data.root", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
+            *("data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
         ),
         Free.RECIPE | Free.RESUME: (
             *("data.eval_batch_size", "model.weights", "trainer.strategy", "trainer.benchmark", "trainer.max_time"),
@@ -96,6 +96,9 @@ class RunFolder:
         self.overrides = self.settings / "overrides.yaml"
         self.summary = self.path / "run.json"  # of a finished run
         self.metrics = self.path / "metrics.csv"
+        self.split = self.path / "split.csv"  # of pictures: file, label, split
+        self.unreadable = self.path / "unreadable.csv"  # pictures that were left out
+        self.duplicates = self.path / "duplicates.csv"  # pictures that are in several splits
         self.checkpoints = self.path / "checkpoints"
         self.best, self.last = self.checkpoint("best"), self.checkpoint("last")
         self.tensorboard = self.path / "tensorboard"

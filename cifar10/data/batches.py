@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cifar10.data.feature_cache import FeatureCache, Features
+from cifar10.data.pictures import stream
 from cifar10.data.transforms import Augmentation
 
 
@@ -96,14 +97,13 @@ class Batches:
         if features is not None:
             places = places.to(features.rows.device)
         self.delivered, self.skip = self.skip if self.skip_in == self.epoch else 0, 0
-        for number in range(self.delivered, len(self)):
+        shards = [self.shard(number) for number in range(self.delivered, len(self))]
+        if features is None:
+            inputs = stream(self.images, [order[shard] for shard in shards])
+        else:  # with two views, half of the images in each, swapped in the next epoch
+            views = ((places[shard], (places[shard] + self.epoch) % features.views) for shard in shards)
+            inputs = (Features(features.read(*each)) for each in views)
+        for shard, images in zip(shards, inputs, strict=True):
             self.delivered += 1
-            shard = self.shard(number)
-            picked = order[shard]
-            if features is not None:  # with two views, half of the images in each, swapped in the next epoch
-                view = (places[shard] + self.epoch) % features.views
-                yield Features(features.read(places[shard], view)), self.labels[picked]
-            elif draws is not None:
-                yield self.images[picked], self.labels[picked], draws[shard]
-            else:
-                yield self.images[picked], self.labels[picked]
+            labels = self.labels[order[shard]]
+            yield (images, labels) if draws is None else (images, labels, draws[shard])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cifar10.data.pictures import SPLITS, Pictures
+from cifar10.data.pictures import SPLITS, UNUSED, Pictures
 from cifar10.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def name_classes(where: Path, labels: set[tuple[str, str]]) -> dict[str, str]:
         near = difflib.get_close_matches(name, trained, n=1)
         shown = f"{name!a} (train has {near[0]!a})" if near else repr(name)
         more = f" and {len(others)} more" if others else ""
-        held = " and ".join(split for split in SPLITS if split in splits[name])
+        held = " and ".join(split for split in (*SPLITS, UNUSED) if split in splits[name])
         raise UserError(f"{where}: {held} has a class that train lacks, {shown}{more}: add it there or remove it")
     return {label: name for name, alike in spelled.items() for label in alike}
 
@@ -61,8 +61,8 @@ def describe(pictures: Pictures, class_names: tuple[str, ...]) -> list[str]:
     Of many classes only the first are listed one by one.
     """
     table = np.zeros((len(class_names), len(SPLITS) + 1), int)
-    columns = [(*SPLITS, "").index(split) for split in pictures.splits]
-    np.add.at(table, (pictures.labels, columns), 1)
+    columns = [(*SPLITS, "").index(split) for split in pictures.splits if split != UNUSED]
+    np.add.at(table, (pictures.labels[pictures.splits != UNUSED], columns), 1)
     lines = [f"{len(class_names):,} classes, {_counts(table.sum(axis=0))}"]
     lines += [f"  {name}: {_counts(counts)}" for name, counts in zip(class_names, table[:IN_FULL], strict=False)]
     if len(rest := table[IN_FULL:].sum(axis=1)):

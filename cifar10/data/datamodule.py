@@ -1,11 +1,13 @@
 """From a source to batches: split, order, index, and finish each batch on the device.
 
-Images stay one uint8 tensor at native size; a batch is one index operation, and everything after it happens to the
-whole batch on the device in `on_after_batch_transfer`.
+Images stay uint8 at native size, in a tensor or a store on disk; a batch is one index operation, and everything after
+it happens to the whole batch on the device in `on_after_batch_transfer`.
 """
 
-import logging
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -14,31 +16,40 @@ from torch import Tensor
 
 from cifar10.data.batches import Batches
 from cifar10.data.feature_cache import FeatureCache, Features
-from cifar10.data.preprocessing import Preprocessing
-from cifar10.data.sources import find_source
+from cifar10.data.picture_data import PictureData
+from cifar10.data.pictures import SPLITS, Part
+from cifar10.data.preprocessing import WHITE, Preprocessing, check_fit
+from cifar10.data.selection import shown_names
+from cifar10.data.sources import open_source
 from cifar10.data.split import split
 from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
-
-log = logging.getLogger(__name__)
+from cifar10.run_folder import RunFolder
 
 
 class CIFAR10DataModule(pl.LightningDataModule):
     """Training, validation and test batches of a source, CIFAR-10 by default.
 
-    root: the source's folder. source: a module of `cifar10.data.sources`.
+    root: the source's folder. source: a module of `cifar10.data.sources`. labels, classes: of sources that take them.
     batch_size: images per optimizer step, over all devices. eval_batch_size: the same for validation and test.
     image_size: side in pixels of what the network sees; None leaves it to the model, see `use_preprocessing`.
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
     leaves, for train_size; None takes all of them). Subsets are stratified, and every larger one contains the smaller.
     split_seed: draws the split, so that it does not depend on `seed`, which orders and augments the batches.
     crop_padding, flip, cutout, mixup_alpha, cutmix_alpha: see `Augmentation`.
+
+    Of sources of encoded pictures alone:
+    resize, background, store_size: how pictures become squares in the store, see `fit`; a store_size of None is the
+    network's image size, with room for random crops if there are any. cache: the folder of stores; None: see
+    `cifar10.data.store.default_cache`. test_size, max_unreadable, duplicates: see `PictureData`.
     """
 
     def __init__(
         self,
         root: str = "data",
         source: str = "cifar10",
+        labels: str | None = None,
+        classes: str | None = None,
         batch_size: int = 64,
         eval_batch_size: int = 250,
         image_size: int | None = None,
@@ -51,6 +62,13 @@ class CIFAR10DataModule(pl.LightningDataModule):
         cutout: int = 0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,
+        resize: str = "crop",
+        background: list[int] = WHITE,
+        store_size: int | None = None,
+        cache: str | None = None,
+        test_size: int | float = 0.2,
+        max_unreadable: int | float = 0.01,
+        duplicates: Literal["keep", "drop"] = "keep",
     ):
         super().__init__()
         for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -63,7 +81,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 )
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size={image_size}: must be at least one pixel")
-        self.source = find_source(source)(root)
+        check_fit(store_size, resize, background)
+        self.source = open_source(source, root, labels=labels, classes=classes)
+        sizes = (test_size, val_size, train_size, split_seed)
+        is_encoded = hasattr(self.source, "pictures")
+        self.pictures = PictureData(self.source, *sizes, max_unreadable, duplicates, cache) if is_encoded else None
+        self.fit_settings = {"store_size": store_size, "resize": resize, "background": tuple(background)}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.train_size = val_size, train_size
         self.split_seed, self.seed = split_seed, seed
@@ -71,6 +94,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.image_size = image_size
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
         self.is_prepared = False
+        self.trained_names: tuple[str, ...] | None = None  # a model's classes, if they are to number the labels
         self.loaded: dict[str, tuple[Tensor, Tensor]] = {}  # images and labels of the source's "train" and "test"
         self.indices: dict[str, Tensor] = {}  # of each stage's images in them: "train", "val", "test"
         self.features: dict[str, FeatureCache] = {}  # of "train" and "val"; served in place of the images if present
@@ -78,7 +102,14 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        return self.source.class_names
+        return self.trained_names or self.source.class_names
+
+    def use_classes(self, class_names: Sequence[str]) -> None:
+        """Number the classes as a trained model does; the source may lack some. UserError if it has others."""
+        if set(self.source.class_names) - set(class_names):
+            own, others = shown_names(self.source.class_names, class_names)
+            raise UserError(f"was trained on the classes {others}; {self.source.name} has {own}")
+        self.trained_names = tuple(class_names)
 
     def prepare_data(self) -> None:
         if not self.is_prepared:
@@ -86,8 +117,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
             self.is_prepared = True
 
     def use_preprocessing(self, preprocessing: Preprocessing) -> None:
-        """Finish batches as a model wants them; an `ImageClassifier` calls this when it is set up.
+        """Finish batches as a model wants them; `setup` asks the trainer's model for it.
 
+        A new model's learns here how pictures become squares; a trained model's knows already.
         Raises UserError unless its image size is the one requested.
         """
         if self.image_size not in (None, preprocessing.image_size):
@@ -95,30 +127,91 @@ class CIFAR10DataModule(pl.LightningDataModule):
                 f"data.image_size={self.image_size}: the model takes {preprocessing.image_size} pixels; set both to the"
                 " same, or leave it to the model"
             )
+        if preprocessing.store_size is None and self.pictures is not None:
+            preprocessing.set_fit(**self.fit_settings | {"store_size": self.store_size(preprocessing.image_size)})
         self.preprocessing = preprocessing
+
+    def store_size(self, image_size: int) -> int:
+        """The side in pixels of stored pictures."""
+        return self.fit_settings["store_size"] or image_size
+
+    def keep_split(self, folder: Path, write: bool = True) -> None:
+        """Follow the split of pictures in a run's folder; if there is none, draw one and, if `write`, keep it there.
+
+        If `write`, lists of pictures that cannot be read and of those in several splits are written beside it. Call it
+        before `setup`. For arrays it does nothing: their split is a function of the settings.
+        """
+        if self.pictures is not None:
+            self.pictures.run, self.pictures.keeps = RunFolder(folder), write
 
     def setup(self, stage: str | None = None) -> None:
         """Load what `stage` needs.
 
-        "fit" and "validate" never open the test files, "test" and "predict" never the training files.
+        Of arrays, "fit" and "validate" never open the test files, "test" and "predict" never the training files. The
+        pictures of all splits are decoded into one store, of which "fit" and "validate" read no test picture.
         """
         if stage == "fit" or self.trainer is not self.served_to:
             self.features = {}  # another model's
+        preprocessing = getattr(self.trainer and self.trainer.lightning_module, "preprocessing", None)
+        if isinstance(preprocessing, Preprocessing):
+            self.use_preprocessing(preprocessing)
+        try:
+            (self._setup_arrays if self.pictures is None else self._setup_pictures)(stage)
+        except ValueError as error:
+            raise UserError(f"data.{error}") from error
+
+    def _setup_arrays(self, stage: str | None) -> None:
         if stage in (None, "fit", "validate") and "train" not in self.loaded:
             images, labels = self.source.load("train")
-            if self.augmentation.crop_padding >= min(images.shape[-2:]):
-                raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
-            if self.augmentation.cutout > min(images.shape[-2:]):
-                raise UserError(f"data.cutout={self.augmentation.cutout}: must not exceed the image's side")
-            try:
-                train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
-            except ValueError as error:
-                raise UserError(f"data.{error}") from error
-            self.loaded["train"] = images, labels
+            self._check_sides(images)
+            train, val = split(labels.numpy(), self.train_size, self.val_size, self.split_seed)
+            self.loaded["train"] = images, self._numbered(labels)
             self.indices |= {"train": torch.from_numpy(train), "val": torch.from_numpy(val)}
+            if self.preprocessing.store_size is None:  # pictures of other sizes shall become like these
+                self.preprocessing.set_fit(**self.fit_settings | {"store_size": min(images.shape[-2:])})
         if stage in ("test", "predict") and "test" not in self.loaded:
-            self.loaded["test"] = self.source.load("test")
-            self.indices["test"] = torch.arange(len(self.loaded["test"][1]))
+            images, labels = self.source.load("test")
+            self.loaded["test"] = images, self._numbered(labels)
+            self.indices["test"] = torch.arange(len(labels))
+
+    def _setup_pictures(self, stage: str | None) -> None:
+        training = stage in (None, "fit")
+        if not self.loaded:
+            self.pictures.load(self.preprocessing, training)
+            labels = self._numbered(torch.from_numpy(self.pictures.pictures.labels))
+            self.loaded = dict.fromkeys(("train", "test"), (self.pictures.store.images, labels))
+            self.indices = {stage: torch.from_numpy(self.pictures.indices(stage)) for stage in SPLITS}
+        if training:
+            self._check_sides(self.loaded["train"][0])
+        for name in ("train", "val") if training else ("test",) if stage in ("test", "predict") else ():
+            if not len(self.indices[name]):
+                raise UserError(f"{self.source.name}: has no pictures for the split {name}; add some")
+
+    def _check_sides(self, images: Tensor) -> None:
+        """UserError for augmentation that images of these sides cannot take."""
+        if self.augmentation.crop_padding >= min(images.shape[-2:]):
+            raise UserError(f"data.crop_padding={self.augmentation.crop_padding}: must be below the image's side")
+        if self.augmentation.cutout > min(images.shape[-2:]):
+            raise UserError(f"data.cutout={self.augmentation.cutout}: must not exceed the image's side")
+
+    def _numbered(self, labels: Tensor) -> Tensor:
+        """The source's labels, numbered as the model's classes."""
+        if self.class_names == tuple(self.source.class_names):
+            return labels
+        return torch.tensor([self.class_names.index(name) for name in self.source.class_names])[labels]
+
+    def part(self, stage: str) -> Part:
+        """What "train", "val" or "test" consists of, in order; `setup` must have loaded it."""
+        images, labels = self.loaded["test" if stage == "test" else "train"]
+        indices = self.indices[stage]
+        if self.pictures is None:
+            return Part(images, indices, labels[indices])
+        files = [self.pictures.pictures.files[index] for index in indices]
+        return Part(images, indices, labels[indices], files, self.pictures.store.digests[indices.numpy()])
+
+    def class_counts(self, stage: str) -> Tensor:
+        """Images of each class in "train" or "val": int64 (C,)."""
+        return self.part(stage).labels.bincount(minlength=len(self.class_names))
 
     def train_dataloader(self) -> "Batches":
         return self._batches("train", self.batch_size, shuffle=True)

@@ -146,7 +146,8 @@ def _pictures(
     root: Path, listed: list[Listed], classes: dict[str, str], skipped: dict[str, int] | None = None
 ) -> tuple[Pictures, tuple[str, ...]]:
     """classes: the class of each label."""
-    listed = sorted(listed, key=lambda picture: natural(picture.file))
+    # by name before folder: numbered images of any classes keep their order
+    listed = sorted(listed, key=lambda picture: (natural(os.path.basename(picture.file)), natural(picture.file)))
     class_names = tuple(sorted(set(classes.values()), key=natural))
     number = {label: class_names.index(name) for label, name in classes.items()}
     files = [picture.file for picture in listed]

@@ -36,9 +36,13 @@ class Preprocessing(nn.Module):
             raise ValueError(f"image_size={image_size}: must be at least one pixel")
         if interpolation not in INTERPOLATIONS:
             raise ValueError(f"interpolation={interpolation}: must be one of {', '.join(INTERPOLATIONS)}")
-        check_fit(store_size, resize, background)
         self.image_size, self.interpolation = image_size, interpolation
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        self.set_fit(store_size, resize, background)
+
+    def set_fit(self, store_size: int | None, resize: str, background: tuple[int, ...]) -> None:
+        """Make pictures square in this way from now on; ValueError for a value out of range."""
+        check_fit(store_size, resize, background)
         self.store_size, self.resize_mode, self.background = store_size, resize, tuple(background)
 
     @property

@@ -25,6 +25,8 @@ def split(
 def size_of(name: str, size: int | float, total: int, most: int, what: str) -> int:
     """A number of images, at most `most`, from a number or, if a float, a fraction of `total`."""
     count = round(size * total) if isinstance(size, float) and math.isfinite(size) else size
+    if count == 0 < size:
+        raise ValueError(f"{name}={size}: too few pictures, as that is none of {total:,} {what}; add some, or raise it")
     if not 1 <= count <= most:
         raise ValueError(f"{name}={size}: must be 1 to {most:,} of the {total:,} {what}, or a fraction of them")
     return count

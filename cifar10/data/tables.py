@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cifar10.data.pictures import SPLITS
+from cifar10.data.pictures import SPLITS, UNUSED
 from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write
 
@@ -27,11 +27,12 @@ SPLIT_WORDS = {
     **{"train": "train", "training": "train"},
     **{"val": "val", "valid": "val", "validation": "val", "dev": "val"},
     **{"test": "test", "testing": "test"},
+    UNUSED: UNUSED,
 }
 
 
 class Row(NamedTuple):
-    """split: "train", "val", "test", or "" in all rows of a table that does not say."""
+    """split: "train", "val", "test" or "unused", or "" in all rows of a table that does not say."""
 
     file: str
     label: str
@@ -125,5 +126,5 @@ def _place(path: str | Path, column: str, header: list[str]) -> int | None:
 def _split(path: str | Path, line: int, text: str) -> str:
     split = SPLIT_WORDS.get(text.strip().lower(), "")
     if text.strip() and not split:
-        raise UserError(f"{path}, line {line}: the split {text!r} must be one of {', '.join(SPLITS)}")
+        raise UserError(f"{path}, line {line}: the split {text!r} must be one of {', '.join((*SPLITS, UNUSED))}")
     return split

@@ -69,7 +69,7 @@ class FinishedRun:
         """
         file = require_checkpoint(self.folder, settings.checkpoint)
         target = own_class(self.folder, self.cfg.model, ImageClassifier)
-        datamodule = build_data(self.folder, self.cfg.data, settings)
+        datamodule = build_data(self, settings)
         parameters = read_checkpoint(file)["hyper_parameters"]
         renewed = renew(target, parameters)
         check_values(f"{file}: model", target, OmegaConf.create(parameters | renewed))
@@ -80,7 +80,7 @@ class FinishedRun:
             raise UserError(f"{file}: not a checkpoint of {self.cfg.model._target_} ({reason})") from error
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
-        check_classes(self.folder, model, datamodule)
+        connect(self.folder, model, datamodule)
         return datamodule, model.eval()
 
 
@@ -91,25 +91,32 @@ def renew(target: type, parameters: dict) -> dict[str, object]:
     return {"network": {"_target_": KERAS_CNN} | {key: parameters.pop(key) for key in OF_THE_CNN if key in parameters}}
 
 
-def build_data(folder: Path, node: DictConfig, settings: Settings) -> CIFAR10DataModule:
-    """The prepared data module of a configuration; what the settings say takes precedence."""
-    node = own_node(folder, "data", node, CIFAR10DataModule)
+def build_data(run: FinishedRun, settings: Settings, other: DictConfig | None = None) -> CIFAR10DataModule:
+    """The prepared data module of a run, with its own split; other: of another data set, to be tested on.
+
+    What the settings say takes precedence.
+    """
+    folder, node = run.folder, own_node(run.folder, "data", other or run.cfg.data, CIFAR10DataModule)
     given = {"root": settings.data_root, "eval_batch_size": settings.batch_size}
+    given["test_size"] = None if other is None else 1.0  # all of it, unless it has a test split
     try:
         node = OmegaConf.merge(node, {key: value for key, value in given.items() if value is not None})
         datamodule = make("data", node, CIFAR10DataModule)
     except UserError as error:
         raise UserError(f"run={folder}: {error}") from error
+    if other is None:
+        datamodule.keep_split(folder, write=False)
     datamodule.prepare_data()
     return datamodule
 
 
-def check_classes(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataModule) -> None:
-    if list(model.class_names) != list(datamodule.class_names):
-        raise UserError(
-            f"run={folder}: was trained on the classes {', '.join(model.class_names)};"
-            f" {datamodule.source.name} has {', '.join(datamodule.class_names)}"
-        )
+def connect(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataModule) -> None:
+    """Have the data module number classes and finish images as a model does; UserError if its classes are others."""
+    try:
+        datamodule.use_classes(model.class_names)
+        datamodule.use_preprocessing(model.preprocessing)
+    except UserError as error:
+        raise UserError(f"run={folder}: {error}") from error
 
 
 def require_checkpoint(folder: Path, checkpoint: str) -> Path:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from cifar10.data.batches import Batches
+from cifar10.data.pictures import Part
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation.finished_runs import (
     FinishedRun,
     Settings,
     build_data,
-    check_classes,
+    connect,
     require_checkpoint,
 )
 from cifar10.files import atomic_write
@@ -66,11 +67,21 @@ def predicted(run: FinishedRun, settings: Settings) -> Run:
 
 def assemble(run: FinishedRun, arrays: dict, rows: list[dict[str, float]]) -> Run:
     facts = arrays["facts"] | {"summary": run.summary}
-    if "cost" in run.summary:
-        facts["cost"] = run.summary["cost"]
+    facts |= {key: run.summary[key] for key in ("cost", "class_counts") if key in run.summary}
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}
-    return Run(str(run.cfg.name), run.cfg.seed, str(run.folder), run.recipe, names, facts=facts, epochs=rows, **logits)
+    files = [str(file) for file in arrays["files"]] or None
+    return Run(
+        str(run.cfg.name),
+        run.cfg.seed,
+        str(run.folder),
+        run.recipe,
+        names,
+        files=files,
+        facts=facts,
+        epochs=rows,
+        **logits,
+    )
 
 
 def evaluation_folder(folder: Path, settings: Settings) -> Path:
@@ -78,42 +89,52 @@ def evaluation_folder(folder: Path, settings: Settings) -> Path:
     return folder / ("evaluation" if settings.data is None else f"evaluation_{settings.data.source}")
 
 
-def test_images(run: FinishedRun, settings: Settings, data_sha256: str) -> Tensor | None:
-    """The test images that were predicted, uint8 (N, 3, H, W); None, with a warning, if they are not available."""
+def test_images(run: FinishedRun, settings: Settings, data_sha256: str) -> Part | None:
+    """The test images that were predicted; None, with a warning, if they are not available."""
     try:
-        datamodule = build_data(run.folder, settings.data or run.cfg.data, settings)
-        images, labels = datamodule.source.load("test")
+        part = load_test(run, settings)
     except UserError as error:
         log.warning(f"no pictures: {error}")
         return None
-    if fingerprint(images, labels) == data_sha256:
-        return images
-    log.warning(f"no pictures: {datamodule.source.name} no longer has the test images that were predicted")
+    if fingerprint(part) == data_sha256:
+        return part
+    log.warning(f"{run.folder}: no pictures: the test images are no longer those that were predicted")
     return None
 
 
-def fingerprint(images: Tensor, labels: Tensor) -> str:
-    return sha256(images.numpy().tobytes() + labels.numpy().tobytes())
+def load_test(run: FinishedRun, settings: Settings) -> Part:
+    """The test images that the settings mean, of which pictures are as the run's network has seen them."""
+    datamodule = build_data(run, settings, settings.data)
+    if datamodule.pictures is not None:
+        connect(run.folder, run.rebuild(settings)[1], datamodule)
+    datamodule.setup("test")
+    return datamodule.part("test")
+
+
+def fingerprint(part: Part) -> str:
+    """Of the images, or the encoded pictures that they come from, and their labels."""
+    content = part[:].numpy() if part.digests is None else part.digests
+    return sha256(content.tobytes() + part.labels.numpy().tobytes())
 
 
 def predict_run(run: FinishedRun, settings: Settings) -> dict:
     """Logits and labels of the test and the validation images, and facts about them."""
     own = settings if settings.data is None else replace(settings, data=None, data_root=None)
     datamodule, model = run.rebuild(own)
-    tested = datamodule if settings.data is None else build_data(run.folder, settings.data, settings)
-    check_classes(run.folder, model, tested)
-    images, labels = tested.source.load("test")
+    tested = datamodule if settings.data is None else build_data(run, settings, settings.data)
+    connect(run.folder, model, tested)
+    tested.setup("test")
     datamodule.setup("validate")
-    val_images, val_labels = (tensor[datamodule.indices["val"]] for tensor in datamodule.loaded["train"])
+    test, val = tested.part("test"), datamodule.part("val")
     trainer, batch = predicting_trainer(settings), datamodule.eval_batch_size
-    with Progress(len(images) + len(val_images), "predicting") as progress:
-        logits = predict(trainer, model, images, batch, progress)
-        val_logits = predict(trainer, model, val_images, batch, progress)
+    with Progress(len(test) + len(val), "predicting") as progress:
+        logits = predict(trainer, model, test, batch, progress)
+        val_logits = predict(trainer, model, val, batch, progress)
     facts = {
         "data": tested.source.name,
         "synthetic": tested.source.synthetic,
         "data_root": data_root(run, settings),
-        "data_sha256": fingerprint(images, labels),
+        "data_sha256": fingerprint(test),
         "checkpoint": settings.checkpoint,
         "checkpoint_sha256": checkpoint_sha256(run, settings),
         "image_size": model.preprocessing.image_size,
@@ -123,9 +144,10 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     }
     return {
         "logits": logits,
-        "labels": labels.numpy(),
+        "labels": test.labels.numpy(),
+        "files": np.array(test.files or [], dtype=str),
         "val_logits": val_logits,
-        "val_labels": val_labels.numpy(),
+        "val_labels": val.labels.numpy(),
         "class_names": np.array(model.class_names),
         "facts": facts,
     }
@@ -144,7 +166,11 @@ def predicting_trainer(settings: Settings) -> pl.Trainer:
 
 
 def predict(
-    trainer: pl.Trainer, model: ImageClassifier, images: Tensor, batch_size: int, progress: Progress | None = None
+    trainer: pl.Trainer,
+    model: ImageClassifier,
+    images: Tensor | Part,
+    batch_size: int,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Logits (N, C), float32, of uint8 images (N, 3, H, W)."""
     loader = Batches(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)), batch_size)
@@ -174,6 +200,7 @@ def read_predictions(file: Path) -> dict | None:
         with np.load(file, allow_pickle=False) as stored:
             names = ("logits", "labels", "val_logits", "val_labels", "class_names", "facts")
             arrays = {name: stored[name] for name in names}
+            arrays["files"] = stored["files"] if "files" in stored else np.array([], dtype=str)  # of earlier versions
         facts = json.loads(str(arrays["facts"]))
         if not well_formed(arrays, facts):
             raise ValueError("not in the form of predictions")
@@ -187,6 +214,9 @@ def well_formed(arrays: dict, facts: object) -> bool:
     """Whether stored arrays and facts are what `predict_run` makes."""
     names = arrays["class_names"]
     if names.ndim != 1 or names.dtype.kind != "U" or not fits(facts, FACTS) or not facts.keys() >= NEEDED:
+        return False
+    files = arrays["files"]
+    if files.ndim != 1 or files.dtype.kind != "U" or len(files) not in (0, len(arrays["labels"])):
         return False
     for part in ("", "val_"):
         logits, labels = arrays[f"{part}logits"], arrays[f"{part}labels"]

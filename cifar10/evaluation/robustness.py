@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, names_of
 from cifar10.data.corruptions.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c
 from cifar10.data.split import stratified_order
 from cifar10.errors import UserError
-from cifar10.evaluation.finished_runs import FinishedRun, Settings, build_data
+from cifar10.evaluation.finished_runs import FinishedRun, Settings
 from cifar10.evaluation.predictions import (
     checkpoint_sha256,
     evaluation_folder,
     fingerprint,
+    load_test,
     predict,
     predicting_trainer,
 )
@@ -56,12 +58,11 @@ def check(corruption: DictConfig) -> tuple[list[str], list[int], int | None]:
 def measure_computed(runs: Sequence[FinishedRun], corruption: DictConfig, settings: Settings) -> None:
     """Write the accuracies of runs on corrupted test images into their evaluation folders; existing ones are kept."""
     names, severities, count = check(corruption)
-    datamodule = build_data(runs[0].folder, settings.data or runs[0].cfg.data, settings)
-    images, labels = datamodule.source.load("test")
-    chosen = np.sort(stratified_order(labels.numpy(), seed=0)[:count])
+    part = load_test(runs[0], settings)
+    chosen = np.sort(stratified_order(part.labels.numpy(), seed=0)[:count])
     numbers = torch.from_numpy(chosen)
-    identity = {"data_sha256": fingerprint(images, labels), "images": len(chosen)}
-    images, labels = images[numbers], labels[numbers]
+    identity = {"data_sha256": fingerprint(part), "images": len(chosen)}
+    images, labels = part[numbers], part.labels[numbers]
     todo = [(name, severity) for name in names for severity in severities]
 
     def condition(name: str, severity: int) -> tuple[Iterator[Tensor], Tensor]:
@@ -80,8 +81,8 @@ def measure_published(
     if corruption is not None:
         wanted, severities, _ = check(corruption)
         names = [name for name in names if name in wanted]
-    datamodule = build_data(runs[0].folder, runs[0].cfg.data, settings)
-    clean = datamodule.source.load("test")
+    part = load_test(runs[0], replace(settings, data=None))
+    clean = part[:], part.labels
     todo = [(name, severity) for name in names for severity in severities]
 
     def condition(name: str, severity: int) -> tuple[Iterator[Tensor], Tensor]:

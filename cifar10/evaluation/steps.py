@@ -157,7 +157,7 @@ def write(
     shown = groups_of.largest(groups) if "efficiency" in results else groups
     log.info("drawing the report")
     try:
-        report.write(folder, shown, results, None if images is None else images.numpy(), left_out)
+        report.write(folder, shown, results, images, left_out)
         if len(opened) == 1:
             scores = results["groups"][0]["runs"][0]
             report.write_text(folder / "per_class.txt", format_per_class(scores) + "\n")

@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -32,6 +33,8 @@ def build_data(cfg: DictConfig) -> CIFAR10DataModule:
     views = (cfg.callbacks.get("feature_caching") or {}).get("views")
     if isinstance(views, int) and views > 0:  # before anything is written
         datamodule.check_views(views)
+    if not cfg.trainer.get("fast_dev_run"):
+        datamodule.keep_split(Path(cfg.output_dir))
     datamodule.prepare_data()
     return datamodule
 
@@ -51,6 +54,7 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
     mode = compile_mode(cfg.trainer.get("compile", False))
     model.compile_frozen = mode is not None
     model.sync_batchnorm = cfg.trainer.get("sync_batchnorm", True)
+    datamodule.use_preprocessing(model.preprocessing)
     if mode is not None and mode != "frozen":
         model.compile_network(mode)
     return model

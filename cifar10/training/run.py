@@ -161,6 +161,7 @@ def summarise(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMo
         "synthetic": datamodule.source.synthetic,
         "train_images": train,
         "val_images": val,
+        "class_counts": {stage: datamodule.class_counts(stage).tolist() for stage in ("train", "val")},
         "epochs": len(rows) or trainer.fit_loop.epoch_progress.current.processed,
         "cost": training_cost(model, trainer.callbacks, rows, train, val),
         "hardware": hardware(trainer),

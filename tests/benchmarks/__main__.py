@@ -14,6 +14,7 @@ from cifar10.machine import keep_freed_memory
 
 SECTIONS = {
     "data": "images delivered ready for the network, beside torchvision's per-image transforms in two workers",
+    "pictures": "a folder of photographs: first and second start, memory, and delivery, beside decoding in two workers",
     "epoch": "an epoch of the CNN, beside a bare PyTorch loop and beside plain Lightning",
     "cache": "both phases of EfficientNet-B0 with cached features, beside computing them in every step",
     "backbone": "EfficientNet-B0 at 224 px, beside a bare timm loop and the chip's matrix rate",
@@ -35,6 +36,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="the median of this many is reported (default: 3)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--root", help="the folder that holds cifar-10-batches-py/ (default: CIFAR10_ROOT, or data)")
+    parser.add_argument("--pictures", help="a folder of JPEG files in class folders, in place of drawn ones")
     parser.add_argument("--output", type=Path, help="JSON file (default: outputs/benchmark/DATE_TIME.json)")
     parser.add_argument("--quick", action="store_true", help="tiny: shows that everything runs, and no more")
     return parser.parse_args(arguments)
@@ -46,11 +48,12 @@ def main(arguments: list[str] | None = None) -> None:
     output = options.output or Path(f"outputs/benchmark/{time.strftime('%Y-%m-%d_%H-%M-%S')}.json")
     keep_freed_memory()  # as train.py does, before torch is imported
     print("loading PyTorch and Lightning", file=sys.stderr)
-    from tests.benchmarks import backbone, data, processes, training
+    from tests.benchmarks import backbone, data, pictures, processes, training
     from tests.benchmarks.measure import Settings, environment, table, write
 
     measure = {
         "data": data.data,
+        "pictures": pictures.pictures,
         "epoch": training.epoch,
         "cache": training.cache,
         "backbone": backbone.backbone,

@@ -36,6 +36,7 @@ class Settings:
     repeats: int
     images: int | None
     quick: bool
+    pictures: str | None = None
 
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> "Settings":
@@ -46,7 +47,7 @@ class Settings:
         root = Path(options.root or os.environ.get("CIFAR10_ROOT") or "data").expanduser().absolute()
         source = "cifar10" if (root / "cifar-10-batches-py").is_dir() else "shapes"
         device = torch.device("cuda" if gpu else "cpu")
-        return cls(str(root), source, device, options.repeats, options.images, options.quick)
+        return cls(str(root), source, device, options.repeats, options.images, options.quick, options.pictures)
 
     @property
     def accelerator(self) -> str:

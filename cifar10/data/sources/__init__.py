@@ -75,3 +75,16 @@ def find_source(name: str) -> type[Source]:
     if len(classes) != 1:
         raise TypeError(f"{module.__name__} must define one public class, the source, but defines {len(classes)}")
     return classes[0]
+
+
+def open_source(name: str, root: str, **options: str | None) -> Source | PictureSource:
+    """A data set in a folder; options: those that are None are left out.
+
+    Raises ValueError for a name without a module here, and for an option that this source does not have.
+    """
+    found = find_source(name)
+    given = {key: value for key, value in options.items() if value is not None}
+    for key, value in given.items():
+        if key not in inspect.signature(found).parameters:
+            raise ValueError(f"{key}={value}: source={name} has no such setting; leave it out")
+    return found(root, **given)
