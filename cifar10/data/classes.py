@@ -50,7 +50,7 @@ def name_classes(where: Path, labels: set[tuple[str, str]]) -> dict[str, str]:
         near = difflib.get_close_matches(name, trained, n=1)
         shown = f"{name!a} (train has {near[0]!a})" if near else repr(name)
         more = f" and {len(others)} more" if others else ""
-        held = " and ".join(split for split in SPLITS if split in splits[name])
+        held = " and ".join(split for split in (*SPLITS, UNUSED) if split in splits[name])
         raise UserError(f"{where}: {held} has a class that train lacks, {shown}{more}: add it there or remove it")
     return {label: name for name, alike in spelled.items() for label in alike}
 
@@ -85,7 +85,6 @@ def in_words(skipped: dict[str, int]) -> str:
 
 
 def _all_deeper(pictures: Pictures, class_names: tuple[str, ...]) -> bool:
-    """Whether every picture has the folder of its class in its path, but none right above it."""
+    """Whether every picture lies in folders below that of its class."""
     places = {(os.path.dirname(file), label) for file, label in zip(pictures.files, pictures.labels, strict=True)}
-    paths = ((list(map(clean, folder.split("/"))), class_names[label]) for folder, label in places)
-    return all(name in path[:-1] and name != path[-1] for path, name in paths)
+    return all(class_names[label] in map(clean, folder.split("/")[:-1]) for folder, label in places)

@@ -26,7 +26,7 @@ def place_folders(root: Path, folders: dict[str, int], leaf: bool) -> dict[str, 
 
 
 def split_of(name: str) -> str:
-    """ "train", "val" or "test" for a folder of that meaning, "" for others."""
+    """The split that a folder of this name holds: "train", "val" or "test"; "" for other names."""
     return SPLIT_WORDS.get(re.sub(r"[ _-]?(set|data|images)$", "", name.strip().lower()), "")
 
 

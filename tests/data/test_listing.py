@@ -81,6 +81,10 @@ LAYOUTS = {  # files -> the pictures of (class, split)
         ["train/cat/1.jpg", "train/dog/1.jpg", "test/1.jpg", "test/2.jpg"],
         {("cat", "train"): 1, ("dog", "train"): 1},
     ),
+    "a test folder without its pictures yet": (
+        ["train/cat/1.jpg", "train/dog/1.jpg", "test/cat/1.jpg", "test/dog/notes.txt"],
+        {("cat", "train"): 1, ("dog", "train"): 1, ("cat", "test"): 1},
+    ),
     "a preview beside the classes": (["cat/1.jpg", "dog/1.jpg", "all.png"], {("cat", ""): 1, ("dog", ""): 1}),
 }
 
@@ -268,15 +272,16 @@ def test_pictures_are_known_by_the_suffixes_of_all_formats_that_are_read(tmp_pat
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000"])
 def test_pictures_without_a_suffix_are_known_by_their_first_bytes(tmp_path, kind):
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
-    for name in ("0a1b2c", "photo.2021", "photo.jpg~"):
+    for name in ("0a1b2c", "photo.2021", "photo.jpg~", "a.txt"):
         Image.new("RGB", (8, 8)).save(tmp_path / "cat" / name, kind)
-    assert [file for file, *_ in listed(tmp_path)] == [
+    assert sorted(file for file, *_ in listed(tmp_path)) == [
         "cat/0a1b2c",
         "cat/1.jpg",
         "cat/photo.2021",
         "cat/photo.jpg~",
         "dog/1.jpg",
     ]
+    assert skipped(tmp_path) == {".txt files": 1}  # known to be something else: not opened
 
 
 def test_linked_folders_and_files_are_followed_but_no_folder_into_itself(tmp_path):
@@ -289,7 +294,7 @@ def test_linked_folders_and_files_are_followed_but_no_folder_into_itself(tmp_pat
     (root / "dog" / "2.jpg").symlink_to(tmp_path / "elsewhere" / "2.jpg")
     (root / "dog" / "gone.jpg").symlink_to("nowhere")  # listed, so that it is named among what cannot be read
     os.mkfifo(root / "dog" / "pipe.jpg")
-    assert [file for file, *_ in listed(root)] == [
+    assert sorted(file for file, *_ in listed(root)) == [
         "cat/1.jpg", "cat/2.jpg", "cat/deep/3.jpg", "dog/1.jpg", "dog/2.jpg", "dog/gone.jpg",
     ]  # fmt: skip
     assert skipped(root) == {"pipes, sockets and devices": 1}
@@ -298,11 +303,11 @@ def test_linked_folders_and_files_are_followed_but_no_folder_into_itself(tmp_pat
 def test_every_picture_is_read_at_its_path_even_where_its_name_is_no_text(tmp_path):
     touch(tmp_path, "cat/10.jpg", "cat/9.jpg", "cat/\udcff.jpg", "cat/猫\n.png", "dog/1.jpg")
     pictures = ImageFolder(tmp_path).pictures()
-    assert pictures.files == ("cat/9.jpg", "cat/10.jpg", "cat/猫\n.png", "cat/\\udcff.jpg", "dog/1.jpg")
+    assert pictures.files == ("dog/1.jpg", "cat/9.jpg", "cat/10.jpg", "cat/猫\n.png", "cat/\\udcff.jpg")
     assert [name.encode() for name in pictures.files]
     read = pickle.loads(pickle.dumps(pictures.read))
     paths = [read(index) for index in range(5)]
-    assert paths[1] == tmp_path / "cat" / "10.jpg" and all(path.is_file() for path in paths)
+    assert paths[2] == tmp_path / "cat" / "10.jpg" and all(path.is_file() for path in paths)
 
 
 def test_the_same_pictures_are_given_at_every_call(tmp_path):
@@ -355,6 +360,7 @@ TABLES = {
     "with tabs": "file\tlabel\na/1.jpg\tcat\na/2.jpg\tdog\nb, c/3.jpg\tcat\n",
     "with semicolons and quotes": '"file";"label"\n"a/1.jpg";"cat"\n"a/2.jpg";"dog"\n"b, c/3.jpg";"cat"\n',
     "with spaces after commas": 'file, label\na/1.jpg, cat\na/2.jpg, dog\n"b, c/3.jpg", cat\n',
+    "with spaces before quotes": 'label, file\ncat, a/1.jpg\ndog, a/2.jpg\ncat, "b, c/3.jpg"\n',
     "with spaces after labels": 'file,label\na/1.jpg,cat \na/2.jpg,dog\n"b, c/3.jpg",cat\n',
     "with other columns":
         'note,Class,extra,Image Path\nx,cat,,a/1.jpg\n"two\nlines",dog,,a/2.jpg\n,cat,,"b, c/3.jpg"\n',
@@ -457,6 +463,13 @@ def test_a_table_that_is_wrong_is_refused_in_one_line_that_names_it(photos, case
     (photos / "labels.csv").write_bytes(content)
     message = refusal(photos, labels="labels.csv")
     assert words in message and str(photos / "labels.csv") in message
+
+
+@pytest.mark.promise("bad inputs")
+def test_a_name_alone_that_two_folders_have_is_not_guessed(photos):
+    touch(photos, "b, c/2.jpg")
+    (photos / "labels.csv").write_text("file,label\n1.jpg,cat\n2.jpg,dog\n")
+    assert "1 of 2 files do not exist: '2.jpg'; " in refusal(photos, labels="labels.csv")
 
 
 @pytest.mark.promise("bad inputs")
