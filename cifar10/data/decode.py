@@ -19,10 +19,8 @@ from cifar10.data.preprocessing import WHITE
 from cifar10.errors import cause_of
 
 # No format that runs other programs (EPS), and none that would take any file for its own (TGA).
-FORMATS = (
-    *("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF", "PPM"),  # MPO is a JPEG
-    *("ICO", "DDS", "PCX", "PSD", "QOI", "SGI"),
-)
+# MPO is found as a JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF", "PPM", "ICO", "DDS", "PCX", "QOI", "SGI")
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 FULL_SCALE = ("PPM", "JPEG2000")  # Pillow spreads what these say is white over all 16 bits
 WHITES = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))  # of cameras, scanners and medical devices
@@ -85,7 +83,7 @@ def _open_picture(file: BinaryIO) -> Image.Image:
         file.seek(0)
         start = file.read(12)
     if start[4:8] != b"ftyp" or start[8:] not in HEIF_BRANDS:
-        raise UnreadablePicture("no picture of a known format" if start else "an empty file")
+        raise UnreadablePicture("not a picture of a kind that can be read" if start else "an empty file")
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -119,7 +117,7 @@ def _rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     if image.mode == "La":  # from which Pillow knows no way to RGBA
         image = image.convert("LA")
     image = image.convert("RGBA")
-    canvas = Image.new("RGB", image.size, background)
+    canvas = Image.new("RGB", image.size, tuple(background))
     canvas.paste(image, mask=image)
     return canvas
 
