@@ -86,11 +86,13 @@ def test_every_format_is_read_whatever_the_file_is_called(tmp_path, file_format,
         assert_quarters(read_picture(picture), TOLERANCE.get(file_format, 0))
 
 
-@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize(
+    "orientation", [1, 3, 6, 8]
+)  # that cameras write; pillow-heif does not write the mirrored ones
 @pytest.mark.parametrize("brand", [b"heic", b"mif1"])
 def test_heif_is_read_where_its_package_is_and_asks_for_it_where_it_is_not(monkeypatch, brand, orientation):
     pytest.importorskip("pillow_heif").register_heif_opener()
-    encoded = encode(quarters(), "HEIF", exif=exif(orientation), quality=-1)
+    encoded = encode(quarters(), "HEIF", exif=exif(orientation).tobytes(), quality=-1)
     encoded = encoded.replace(b"ftypheic", b"ftyp" + brand, 1)
     wanted = UPRIGHT[orientation](np.array(quarters())).transpose(2, 0, 1)
     picture = read_picture(encoded)
