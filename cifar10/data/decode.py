@@ -18,8 +18,7 @@ from torch import Tensor
 from cifar10.data.preprocessing import WHITE
 from cifar10.errors import cause_of
 
-# No format that runs other programs (EPS), and none that would take any file for its own (TGA).
-# MPO is found as a JPEG.
+# Neither what runs other programs (EPS) nor what takes any file for its own (TGA); MPO is found as a JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG2000", "AVIF", "PPM", "ICO", "DDS", "PCX", "QOI", "SGI")
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 FULL_SCALE = ("PPM", "JPEG2000")  # Pillow spreads what these say is white over all 16 bits
@@ -40,16 +39,16 @@ def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int
 
     The content says what it is, not the file's name: one of `FORMATS`, or HEIF with the package pillow-heif. Of several
     frames or pages the first is taken. EXIF's orientation is applied and transparency is composed onto `background`.
-    ICC profiles are not applied, as pretrained networks have seen their pictures without, too.
+    ICC profiles are not applied: torchvision and timm, whose networks are fine-tuned, do not apply them either.
 
     at_least: a JPEG whose sides divide evenly is decoded at 1/2, 1/4 or 1/8 of its size, several times faster, as long
-    as both sides keep twice so many pixels; 0 means full size. After `fit`, photographs then differ by 0.4 of 255 on
+    as both sides keep at least twice that; 0 means full size. After `fit`, photographs then differ by 0.4 of 255 on
     average and 4 at most, which is less than between two resizing filters; hard-edged noise by up to 25.
 
     Grey pixels of 16 bits are divided by the largest value of the smallest usual bit depth (8, 10, 12, 14, 16) that
     holds them, as few such files say that their scanner had 12. A TIFF's own word on its depth or largest value counts;
     without it, pictures that are much darker than the rest of their set come out brighter. 16-bit colour is cut to its
-    upper 8 bits, and refused if they are empty. Floating-point pixels must be in [0, 1].
+    upper 8 bits, and refused if the first 4 are empty. Floating-point pixels must be in [0, 1].
 
     Raises UnreadablePicture for a picture that is damaged, truncated or larger than Pillow's limit, for pixels without
     a known white, and for a file that cannot be read.
