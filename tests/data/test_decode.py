@@ -268,8 +268,8 @@ def test_a_tiff_of_twelve_bits_is_scaled_by_them():
     tags = {256: (3, 2), 257: (3, 1), 258: (3, 12), 259: (3, 1), 262: (3, 1), 273: (4, 200), 278: (3, 1), 279: (4, 3)}
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, (kind, value) in tags.items())
     encoded = b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries
-    picture = read_picture(encoded.ljust(200, b"\0") + b"\x40\x00\x00")  # 0x400 and 0
-    assert grey(picture).tolist() == [[64, 0]]
+    picture = read_picture(encoded.ljust(200, b"\0") + b"\x10\x00\x00")  # 0x100 and 0
+    assert grey(picture).tolist() == [[16, 0]]
 
 
 def test_a_tiff_whose_white_is_zero_is_inverted():
@@ -280,6 +280,10 @@ def test_a_tiff_whose_white_is_zero_is_inverted():
 def test_what_a_pgm_says_is_white_is_white():
     encoded = b"P5 16 16 4095\n" + (ramp(12) // 8).astype(">u2").tobytes()
     assert_close(grey(read_picture(encoded)), ramp(8) // 8, 1)
+
+
+def test_a_dark_jpeg_2000_of_16_bits_stays_dark():
+    assert_close(grey(read_picture(encode(Image.fromarray(ramp(12)), "JPEG2000"))), ramp(4), 1)
 
 
 def test_whole_numbers_of_32_bits_are_read_as_far_as_their_white_is_known():
