@@ -21,7 +21,7 @@ from cifar10.data.tables import Row, read_table, write_table
 from cifar10.errors import UserError
 from cifar10.files import atomic_write
 from cifar10.report.numbers import plural
-from cifar10.run_folder import RunFolder
+from cifar10.run_folder import RunFolder, shown
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ class PictureData(LoadedData):
         self.announce()
         if self.keeps:
             self.write_problems()
-        check_readable(self.pictures, names, self.store.errors, self.max_unreadable)
+        listed = shown(self.run.unreadable) if self.keeps else ""
+        check_readable(self.pictures, names, self.store.errors, self.max_unreadable, listed)
         if self.keeps and not remembered:
             self.write_split()
 

@@ -112,11 +112,12 @@ def named(files: Sequence[str], separator: str = ", ") -> str:
 
 
 def check_readable(
-    pictures: Pictures, class_names: Sequence[str], errors: Mapping[int, str], most: int | float
+    pictures: Pictures, class_names: Sequence[str], errors: Mapping[int, str], most: int | float, listed: str = ""
 ) -> None:
     """UserError if more pictures of a class cannot be read than may be left out.
 
-    errors: the reason, by index. most: a number, or a fraction of the class, of which at least one picture.
+    errors: the reason, by index. most: a number, or a fraction of the class, of which at least one picture. listed:
+    where all of them are listed.
     """
     labels, bad = pictures.labels, sorted(errors)
     counts, failed = (np.bincount(of, minlength=len(class_names)) for of in (labels, labels[bad]))
@@ -126,7 +127,7 @@ def check_readable(
         raise UserError(
             f"{failed[label]:,} of {plural(int(counts[label]), 'picture')} of the class {class_names[label]} cannot be"
             f" read ({named(reasons, '; ')}), more than data.max_unreadable={most} allows: repair or remove them, or"
-            " raise it"
+            " raise it" + f"; all are listed in {listed}" * bool(listed)
         )
 
 

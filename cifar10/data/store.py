@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cifar10.data.pictures import Pictures
-from cifar10.data.store_files import IMAGES, Squares, StoreFolder, build, cores
+from cifar10.data.store_files import IMAGES, Squares, StoreFolder, build, cores, leave_signals_to_the_main_process
 from cifar10.errors import FolderBusy
 from cifar10.files import locked
 from cifar10.machine import free_memory, size
@@ -187,7 +187,14 @@ class DecodedImages:
     def stream(self, picks: Sequence[Tensor]) -> Iterator[Tensor]:
         """The images at one array of indices after the other, decoded by workers."""
         batches = [places.tolist() for places in picks]
-        yield from DataLoader(self.squares, batch_sampler=batches, collate_fn=torch.stack, num_workers=cores())
+        yield from DataLoader(
+            self.squares,
+            batch_sampler=batches,
+            collate_fn=torch.stack,
+            num_workers=cores(),
+            worker_init_fn=leave_signals_to_the_main_process,
+            generator=torch.Generator(),
+        )
 
 
 def default_cache() -> Path:

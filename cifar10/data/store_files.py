@@ -17,6 +17,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -187,6 +188,7 @@ def decode(folder: StoreFolder, done: int) -> None:
         collate_fn=list,
         num_workers=cores() if len(squares) - done > FEW else 0,
         worker_init_fn=leave_signals_to_the_main_process,
+        generator=torch.Generator(),  # else it takes a number from the global one, which dropout uses
     )
     with (
         open(folder.partial / RECORDS, "r+b" if done else "wb") as notes,

@@ -18,14 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import torchvision
 from PIL import Image
 
 from cifar10.data import sources
 from cifar10.data.batch_files import META_FILE, TEST_FILE, TRAIN_FILES
-from cifar10.data.decode import read_picture
-from cifar10.data.preprocessing import fit
 from cifar10.data.sources.cifar10 import CIFAR10
 from cifar10.data.sources.folder import ImageFolder
 from cifar10.data.sources.shapes import Shapes, write_cifar10_files
@@ -402,8 +399,8 @@ BROKEN = {
     "without pixels": lambda file: file.write_bytes(bomb(8)),
     "a dangling link": replace_by("link"),
     "a pipe": replace_by("pipe"),
-    "of floats": lambda file: Image.fromarray(np.zeros((8, 8), np.float32)).save(file, "TIFF"),
-    "of 32-bit numbers": lambda file: Image.fromarray(np.zeros((8, 8), np.int32)).save(file, "TIFF"),
+    "of floats": lambda file: Image.fromarray(np.full((8, 8), 300, np.float32)).save(file, "TIFF"),
+    "of negative numbers": lambda file: Image.fromarray(np.full((8, 8), -1, np.int32)).save(file, "TIFF"),
     "an SVG": lambda file: file.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>'),
 }
 
@@ -412,8 +409,14 @@ BROKEN = {
 def test_a_picture_that_is(command, pictures, tmp_path, damage):
     file = pictures / "train" / "cat" / "3.png"
     damage(file)
-    refused(command, "train.py", "data=folder", f"data.root={pictures}", *ONCE, words=f"cannot read the image {file} (")
-    assert not (tmp_path / "outputs").exists()
+    settings = ("data=folder", f"data.root={pictures}", *ONCE, "hydra.run.dir=run")
+    words = "1 of 6 pictures of the class cat cannot be read (train/cat/3.png: "
+    refused(command, "train.py", *settings, "data.max_unreadable=0", words=words)
+    assert (tmp_path / "run" / "unreadable.csv").read_text().startswith("file,reason\ntrain/cat/3.png,")
+    assert not (tmp_path / "run" / "split.csv").exists()
+    assert (
+        command("train.py", *settings, "+trainer.fast_dev_run=true") == 0 and "1 picture cannot be read" in command.out
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut short", "a dangling link"])
@@ -422,76 +425,7 @@ def test_a_test_picture_that_is_broken_after_training(command, pictures, tmp_pat
                    "hydra.run.dir=run") == 0  # fmt: skip
     file = pictures / "test" / "dog" / "0.png"
     BROKEN[damage](file)
-    refused(command, "evaluate.py", "run=run", words=f"cannot read the image {file} (")
-    assert not (tmp_path / "run" / "evaluation").exists()
-
-
-def gradient(mode="L"):
-    return Image.fromarray(np.tile(np.arange(0, 256, 4, np.uint8), (64, 1))).convert(mode)
-
-
-def with_transparency():
-    image = gradient("P")
-    image.info["transparency"] = bytes(range(256))
-    return image
-
-
-KINDS = {
-    "grey": lambda: (gradient(), "png"),
-    "grey with transparency": lambda: (gradient("LA"), "png"),
-    "a palette": lambda: (gradient("RGB").quantize(64), "png"),
-    "a palette with transparency": lambda: (with_transparency(), "png"),
-    "RGBA": lambda: (gradient("RGBA"), "png"),
-    "CMYK": lambda: (gradient("CMYK"), "tif"),
-    "CMYK as JPEG": lambda: (gradient("CMYK"), "jpg"),
-    "16-bit grey": lambda: (Image.fromarray(np.asarray(gradient()).astype(np.uint16) * 257), "png"),
-    "16-bit grey as TIFF": lambda: (Image.fromarray(np.asarray(gradient()).astype(np.uint16) * 257), "tif"),
-    "YCbCr": lambda: (gradient("YCbCr"), "jpg"),
-    "WebP": lambda: (gradient("RGB"), "webp"),
-    "BMP": lambda: (gradient("RGB"), "bmp"),
-    "a JPEG": lambda: (gradient("RGB"), "jpg"),
-}
-
-
-@pytest.mark.parametrize("make", [pytest.param(make, id=f"picture in {name}") for name, make in KINDS.items()])
-def test_the_same_picture_in(tmp_path, make):
-    image, suffix = make()
-    options = {"transparency": bytes(range(256))} if "transparency" in image.info else {}
-    image.save(tmp_path / f"x.{suffix}", **options)
-    save(tmp_path / "plain.png", gradient("RGB"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found, wanted = (fit(read_picture(tmp_path / name), 64).float() for name in (f"x.{suffix}", "plain.png"))
-    assert (found - wanted).abs().max() < 12
-
-
-def two_frames(path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("white", "black")]
-    frames[0].save(path, "GIF", save_all=True, append_images=frames[1:])
-
-
-def turned(path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (40, 30), "white").save(path, "JPEG", exif=exif)
-
-
-ODD = {
-    "of one pixel": lambda path: save(path, Image.new("RGB", (1, 1), "white")),
-    "20,000 pixels wide and one high": lambda path: save(path, Image.new("RGB", (20_000, 1), "white")),
-    "20,000 pixels high and two wide": lambda path: save(path, Image.new("RGB", (2, 20_000), "white")),
-    "an animated GIF by another name": two_frames,
-    "a JPEG by another name": lambda path: Image.new("RGB", (9, 9), "white").save(path, "JPEG"),
-    "turned by its camera": turned,
-    "of one bit a pixel": lambda path: save(path, Image.new("1", (9, 9), 1)),
-}
-
-
-@pytest.mark.parametrize("make", [pytest.param(make, id=f"picture {name}") for name, make in ODD.items()])
-def test_an_odd_picture_that_is(tmp_path, make):
-    make(tmp_path / "x.png")
-    image = fit(read_picture(tmp_path / "x.png"), 16)
-    assert image.shape == (3, 16, 16) and image.dtype == torch.uint8 and image.min() > 250
+    assert command("evaluate.py", "run=run") == 0 and "test/dog/0.png: " in command.out
 
 
 def outsiders(pictures):

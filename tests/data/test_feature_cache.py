@@ -149,12 +149,12 @@ def test_earlier_features_can_be_taken_further(datamodule, tmp_path):
 def test_augmentation_that_draws_anew_is_refused(shapes_root, setting):
     datamodule = CIFAR10DataModule(str(shapes_root), "shapes", **setting)
     with pytest.raises(UserError, match=rf"views=1: data\.{next(iter(setting))} needs new random numbers"):
-        datamodule.check_views(1)
+        datamodule.augmentation.check_views(1)
 
 
 def test_views_that_would_all_be_the_same_are_refused(plain):
     with pytest.raises(UserError, match=r"views=2: without data\.flip and data\.crop_padding"):
-        plain.check_views(2)
+        plain.augmentation.check_views(2)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

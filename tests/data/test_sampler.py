@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cifar10.data.augmentation import Augmentation
 from cifar10.data.batches import Batches, balanced_order
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.feature_cache import FeatureCache
-from cifar10.data.transforms import Augmentation
 
 LABELS = np.repeat([0, 1, 3], [30, 8, 2])  # of class 2 there is nothing
 

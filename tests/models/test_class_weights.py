@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch.utils.data import DataLoader
 
+from cifar10.data.augmentation import Augmentation
 from cifar10.data.batches import Batches
 from cifar10.data.datamodule import CIFAR10DataModule
-from cifar10.data.transforms import Augmentation
 from cifar10.errors import UserError
 from cifar10.models.class_weights import balanced_weights
 from cifar10.models.efficientnet import EfficientNet

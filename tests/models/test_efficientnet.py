@@ -142,8 +142,8 @@ def test_preprocessing_comes_from_the_weights_and_image_size_alone_can_be_chosen
     backbone, statistics, interpolation, image_size
 ):
     own = {"image_size": image_size, "mean": statistics[0], "std": statistics[1], "interpolation": interpolation}
-    assert build(backbone, image_size=None).preprocessing.settings == own
-    assert build(backbone, image_size=96).preprocessing.settings == own | {"image_size": 96}
+    for size, wanted in ((None, own), (96, own | {"image_size": 96})):
+        assert wanted.items() <= build(backbone, image_size=size).preprocessing.settings.items()
 
 
 # weights from a file
