@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-import numpy as np
 
 from cifar10.files import atomic_write
-from cifar10.report.document import Document, Figure, Findings, Paragraph, Section
+from cifar10.report.document import Document, Figure, Findings, Images, Paragraph, Section
 from cifar10.report.figures import DOUBLE, SINGLE, save_figure, svg
 from cifar10.report.groups import Group
 from cifar10.report.numbers import SPACE, count, interval, percent, plural, spread_of
-from cifar10.report.sections import calibration, conditions, headline, mistakes, runs
+from cifar10.report.sections import calibration, classes, conditions, headline, mistakes, runs, two_classes
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for each table of each font of a PDF
 
@@ -24,8 +23,9 @@ SECTIONS = [
     ("overview", "Overview", headline.overview),
     ("numbers", "In numbers", headline.side_by_side),
     ("difference", "Is the difference real?", headline.difference),
-    ("classes", "Classes", mistakes.classes),
-    ("confusion", "Confusion matrix", mistakes.confusion),
+    ("classes", "Classes", classes.class_by_class),
+    ("thresholds", "ROC and precision-recall", two_classes.thresholds),
+    ("confusion", "Confusion matrix", classes.confusion),
     ("calibration", "Calibration", calibration.reliability),
     ("labels", "With corrected labels", conditions.corrected),
     ("robustness", "On corrupted images", conditions.computed),
@@ -39,7 +39,7 @@ SECTIONS = [
 
 
 def write(
-    folder: Path, groups: Sequence[Group], results: dict, images: np.ndarray | None, left_out: Sequence[str] = ()
+    folder: Path, groups: Sequence[Group], results: dict, images: Images | None, left_out: Sequence[str] = ()
 ) -> list[Path]:
     """Write a whole report into `folder` and return what was written; the arguments are those of `Findings`."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -57,6 +57,7 @@ def compose(found: Findings) -> Document:
     """Everything that a report says, in order."""
     facts = found.groups[0].runs[0].facts
     lead = [Paragraph(one["verdict"], "lead") for one in found.comparisons] or [Paragraph(accuracy_of(found), "lead")]
+    lead += [Paragraph(text) for text in headline.unequal_classes(found)]
     if facts.get("synthetic"):
         lead.insert(0, Paragraph("Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.",
                                  "warning"))  # fmt: skip
@@ -93,9 +94,17 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=escape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+    made.filters["plain"] = plain
     made.filters["unbroken"] = lambda text: re.sub(r"(?<=\d) (?=%)", SPACE, text)
     return made
+
+
+def plain(text: str) -> str:
+    """Text on one line that Markdown shows as it is."""
+    text = re.sub(r"\s*[\r\n]\s*", " ", text)
+    text = re.sub(r"[\\`*\[\]~|]|<(?=[\w/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    starts_a_block = r"^\s*(?:#+|[-+]|\d+[.)])(?=\s|$)|^\s*>"
+    return re.sub(starts_a_block, lambda found: f"{found[0][:-1]}\\{found[0][-1]}", text)
 
 
 def flat(results: dict) -> dict:
