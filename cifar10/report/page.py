@@ -49,7 +49,9 @@ def write(
     for name in ("report.html", "report.md"):
         text = environment().get_template(name).render(document=document, drawings=drawings)
         files.append(write_text(folder / name, text))
-    files.append(write_text(folder / "metrics.json", json.dumps(without_nan(flat(results)), indent=2) + "\n"))
+    files.append(
+        write_text(folder / "metrics.json", rows_on_lines(json.dumps(without_nan(flat(results)), indent=2)) + "\n")
+    )
     return [*files, folder / "figures"]
 
 
@@ -122,6 +124,11 @@ def without_nan(value: object) -> object:
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rows_on_lines(text: str) -> str:
+    """Indented JSON with each list of numbers on one line: a matrix of 300 classes would have 90,000."""
+    return re.sub(r"\[\n[\s\d.,e+-]+\]", lambda found: f"[{' '.join(found[0][1:-1].split())}]", text)
 
 
 def write_text(path: Path, text: str) -> Path:

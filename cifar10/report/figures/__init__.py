@@ -9,7 +9,7 @@ from cifar10.report.figures.accuracy import accuracy_figure, data_efficiency_fig
 from cifar10.report.figures.calibration import FEWEST, coverage_figure, reliability_figure
 from cifar10.report.figures.classes import per_class_change_figure, per_class_figure
 from cifar10.report.figures.clusters import clustered_confusion_figure
-from cifar10.report.figures.confusion import confusion_difference_figure, confusion_matrix_figure
+from cifar10.report.figures.confusion import confusion_difference_figure, confusion_image, confusion_matrix_figure
 from cifar10.report.figures.corruption import corruption_figure
 from cifar10.report.figures.cost import cost_figure, has_cost
 from cifar10.report.figures.curves import learning_curves_figure
@@ -26,6 +26,7 @@ __all__ = [
     "accuracy_figure",
     "clustered_confusion_figure",
     "confusion_difference_figure",
+    "confusion_image",
     "confusion_matrix_figure",
     "corruption_figure",
     "cost_figure",

@@ -13,7 +13,7 @@ from cifar10.report.figures.confusion import FRACTIONS
 from cifar10.report.metrics import cluster
 from cifar10.report.numbers import number
 
-LINE = 1.3 * style.SMALL / 72  # inches
+LINE = 1.15 * style.SMALL / 72  # inches
 
 
 @style.in_style

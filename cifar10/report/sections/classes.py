@@ -8,7 +8,7 @@ import numpy as np
 
 from cifar10.report import figures
 from cifar10.report.document import Block, Figure, Findings, Heading, Paragraph, Table
-from cifar10.report.numbers import UNKNOWN, count, percent, plural
+from cifar10.report.numbers import count, percent, plural
 
 MOST_CONFUSIONS = 8
 MANY = 30  # classes: of more, only the most telling ones are shown

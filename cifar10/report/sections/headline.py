@@ -8,7 +8,6 @@ from cifar10.report.document import Block, Figure, Findings, Heading, Paragraph,
 from cifar10.report.groups import Run
 from cifar10.report.numbers import UNKNOWN, count, engineering, interval, number, p_value, percent, points, spread_of
 
-
 UNEQUAL = 1.5  # times the images of the smallest class
 
 
@@ -23,8 +22,8 @@ def unequal_classes(found: Findings) -> Iterator[str]:
                   for group in found.summaries)
         for key, form in (("balanced_acc", percent), ("macro_f1", number))
     )  # fmt: skip
-    yield (f"The classes are unequal: always answering {name} gives {percent(share, 1)} accuracy. Balanced accuracy, the"
-           f" mean recall of the classes: {balanced}; macro F1: {f1}.")  # fmt: skip
+    yield (f"The classes are unequal: always answering {name} gives {percent(share, 1)} accuracy. Balanced accuracy,"
+           f" the mean recall of the classes: {balanced}; macro F1: {f1}.")  # fmt: skip
 
 
 def overview(found: Findings) -> Iterator[Block]:

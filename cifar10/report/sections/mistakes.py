@@ -14,7 +14,7 @@ from cifar10.report.groups import Group, Run
 from cifar10.report.numbers import percent, plural, printable
 
 MOST_IMAGES = 32  # of a gallery
-MOST_PIXELS = 64  # a side: a page holds hundreds of pictures, each twice
+MOST_PIXELS = 56  # a side: a page holds hundreds of pictures, each twice
 MOST_ROWS = 20
 
 
@@ -59,7 +59,7 @@ def gallery(name: str, title: str, caption: str, run: Run, places: np.ndarray, i
 
 
 def shrunk(images: np.ndarray) -> np.ndarray:
-    """Images (N, 3, H, W) of at most 64 pixels a side."""
+    """Images (N, 3, H, W) of at most `MOST_PIXELS` a side."""
     scale = min(1, MOST_PIXELS / max(images.shape[2:]))
     if scale == 1:
         return images

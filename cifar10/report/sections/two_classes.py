@@ -24,25 +24,25 @@ def thresholds(found: Findings) -> Iterator[Block]:
     groups = [{"name": group.name, **curves(group)} for group in found.groups]
     share = float(first.labels.mean())
     yield Figure("two_classes", f"Every threshold: recall of {positive} against the share of {negative} that is taken"
-                 f" for {positive} (ROC), and precision against recall. The marker is where the model decides, thin"
-                 " lines are seeds, dashed is guessing.",
+                 f" for {positive} (ROC), and precision against recall. A marker is where a run decides, thin lines"
+                 " are seeds, dashed is guessing.",
                  partial(figures.two_classes_figure, groups, positive, share))  # fmt: skip
     header = ["", "AUROC", "average precision", f"recall of {positive}", f"recall of {negative}", "precision"]
     rows = [
         [group["name"], spread_of(summary["auroc"]), spread_of(summary["average_precision"]),
-         percent(group["roc_point"][1]), percent(1 - group["roc_point"][0]),
-         percent(group["precision_recall_point"][1])]
+         *(percent(float(np.mean(values))) for values in (recall, 1 - false_alarms, precise))]
         for group, summary in zip(groups, found.summaries, strict=True)
+        for (false_alarms, recall), (_, precise) in [(group["roc_points"], group["precision_recall_points"])]
     ]  # fmt: skip
     rows.append(["guessing", number(0.5), number(share), *["" for _ in header[3:]]])
     yield Table(header, rows)
     yield Paragraph("AUROC is the chance that a random image of the positive class scores higher than one of the other;"
                     " average precision is the area under the precision-recall curve, which tells more where positives"
-                    " are rare. Recall and precision are those at the marker.", "note")  # fmt: skip
+                    " are rare. Recall and precision are those at the markers, means over seeds.", "note")  # fmt: skip
 
 
 def curves(group: Group) -> dict:
-    """ROC and precision-recall curves of each run, x ascending, and the mean point where the runs decide."""
+    """ROC and precision-recall curves of each run, x ascending, and the points where each one decides."""
     roc, precision_recall, points = [], [], []
     for run in group.runs:
         score, predicted = margin(run), run.logits.argmax(axis=1)
@@ -51,10 +51,10 @@ def curves(group: Group) -> dict:
         precision_recall.append((recall[::-1], precision[::-1]))
         rates = [predicted[run.labels == label].mean() for label in (0, 1)]
         points.append([*rates, precision_score(run.labels, predicted, zero_division=0)])
-    false_alarms, found, precise = np.mean(points, axis=0)
+    false_alarms, found, precise = np.transpose(points)
     return {
         "roc": roc,
         "precision_recall": precision_recall,
-        "roc_point": (false_alarms, found),
-        "precision_recall_point": (found, precise),
+        "roc_points": (false_alarms, found),
+        "precision_recall_points": (found, precise),
     }
