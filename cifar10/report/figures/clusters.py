@@ -30,13 +30,13 @@ def clustered_confusion_figure(
     order = leaves_list(linkage)
     names_width = 0.3 * width
     side = width - names_width - 0.75  # the colourbar and its label
-    height = side + 0.9
+    height = side + 0.75
     figure = Figure(figsize=(width, height))
     figure.text(
         0.5, 1 - 0.08 / height, style.cut(title, width - 0.2, style.TITLE), fontsize=style.TITLE, ha="center", va="top"
     )
     axes = figure.add_axes(
-        (names_width / width, 0.5 / height, side / width, side / height), xlabel="predicted, in the same order"
+        (names_width / width, 0.35 / height, side / width, side / height), xlabel="predicted, in the same order"
     )
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # small shares must be seen too
