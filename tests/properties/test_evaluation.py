@@ -1,5 +1,7 @@
 """What holds of the figures of an evaluation whatever the logits and labels, and of learning rates at every step."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -69,7 +71,7 @@ def test_the_order_of_the_images_changes_no_figure(case):
         classification_metrics(*pair, names(logits.shape[1]))
         for pair in ((logits, labels), (logits[order], labels[order]))
     )
-    assert one.pop("loss") == pytest.approx(other.pop("loss")) and one == other
+    assert one.pop("loss") == pytest.approx(other.pop("loss")) and json.dumps(one) == json.dumps(other)
 
 
 @some
