@@ -2,12 +2,21 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from matplotlib.figure import Figure as Drawing
+from numpy.typing import ArrayLike
 
 from cifar10.report.groups import Group
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell that leads somewhere."""
+
+    text: str
+    url: str
 
 
 @dataclass
@@ -33,10 +42,10 @@ class Bullets:
 
 @dataclass
 class Table:
-    """Cells are ready strings; every row has as many as the header."""
+    """Cells are ready strings or links; every row has as many as the header."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Link]]
     kind: ClassVar[str] = "table"
 
 
@@ -48,6 +57,12 @@ class Figure:
     caption: str
     draw: Callable[[float], Drawing]
     kind: ClassVar[str] = "figure"
+
+
+class Images(Protocol):
+    """Test images, in memory or in a file; only the few that are shown are read."""
+
+    def __getitem__(self, places: np.ndarray) -> ArrayLike: ...
 
 
 Block = Paragraph | Heading | Bullets | Table | Figure
@@ -78,12 +93,13 @@ class Findings:
     """What a report is built from.
 
     results: of `comparison.evaluate`, with "corrected", "robustness", "cifar10c" and "efficiency" where there are such.
-    images: of the test split, uint8 (N, 3, H, W), or None. left_out: why runs are missing, a line each.
+    images: of the test split, or None: anything that gives uint8 (n, 3, H, W) for n integers, one for each, as an
+    array does. left_out: why runs are missing, a line each.
     """
 
     groups: Sequence[Group]
     results: dict
-    images: np.ndarray | None = None
+    images: Images | None = None
     left_out: Sequence[str] = ()
 
     @property
@@ -101,6 +117,11 @@ class Findings:
     @property
     def class_names(self) -> list[str]:
         return self.results["class_names"]
+
+    @property
+    def support(self) -> list[int]:
+        """Test images of each class."""
+        return [row["support"] for row in self.summaries[0]["runs"][0]["per_class"]]
 
     @property
     def several_seeds(self) -> bool:

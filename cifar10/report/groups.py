@@ -1,9 +1,11 @@
 """Runs with their predictions, grouped by recipe, and which of them can be compared."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 
 import numpy as np
 
@@ -18,7 +20,8 @@ class Run:
 
     recipe: all settings but the seed that the result depends on. logits (N, C) and labels (N,) are of the test images,
     val_logits and val_labels of the validation images. facts: what was predicted, on what, and what training cost.
-    epochs: the rows of metrics.csv.
+    epochs: the rows of metrics.csv. files: of the test images, relative to facts["data_root"]; None where they have no
+    names.
     """
 
     name: str
@@ -32,6 +35,7 @@ class Run:
     val_labels: np.ndarray
     facts: dict = field(default_factory=dict)
     epochs: list[dict[str, float]] = field(default_factory=list)
+    files: Sequence[str] | None = None
 
     @property
     def correct(self) -> np.ndarray:
@@ -61,7 +65,8 @@ class Run:
     def relabelled(self, labels: np.ndarray) -> "Run":
         """The same predictions with other labels (N,); images with -1 are left out."""
         kept = labels >= 0
-        return replace(self, logits=self.logits[kept], labels=labels[kept])
+        files = None if self.files is None else list(compress(self.files, kept))
+        return replace(self, logits=self.logits[kept], labels=labels[kept], files=files)
 
 
 @dataclass
@@ -141,10 +146,26 @@ def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
     first, problems = runs[0], {}
     for run in runs[1:]:
         if run.class_names != first.class_names:
-            problems[run.folder] = f"has the classes {', '.join(run.class_names)}; {first.folder} has others"
+            problems[run.folder] = unlike(run.class_names, first.class_names, first.folder)
         elif run.facts.get("data_sha256") != first.facts.get("data_sha256") or len(run.labels) != len(first.labels):
             one, other = (f"{found.facts.get('data')}, {len(found.labels):,} images" for found in (run, first))
             problems[run.folder] = f"was tested on different images ({one}) from {first.folder} ({other})"
         elif not np.array_equal(run.labels, first.labels):
             problems[run.folder] = f"was tested with different labels from {first.folder}"
     return problems
+
+
+def unlike(names: Sequence[str], others: Sequence[str], owner: str, most: int = 10) -> str:
+    """How a run's classes differ from the `owner`'s; names that look alike are written so that the difference shows."""
+    extra, missing = ([name for name in one if name not in two] for one, two in ((names, others), (others, names)))
+    if not extra and not missing:
+        return f"has the classes of {owner} in another order"
+    looks = [
+        {"".join(unicodedata.normalize("NFKC", name).split()).casefold() for name in part} for part in (extra, missing)
+    ]
+    form = ascii if looks[0] & looks[1] else str
+    texts = [
+        ", ".join(map(form, part[:most])) + f" and {len(part) - most} more" * (len(part) > most) if part else "none"
+        for part in (extra, missing)
+    ]
+    return f"has other classes than {owner}: {texts[0]} instead of {texts[1]}"

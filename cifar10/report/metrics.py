@@ -4,16 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
 from scipy.special import logsumexp
 from sklearn.metrics import classification_report, confusion_matrix, precision_recall_fscore_support
+
+from cifar10.report.numbers import printable
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """Score one split; the result holds plain Python values, ready for JSON.
 
     logits: (N, C), finite; labels: (N,), ints in [0, C). The largest logit is the prediction, the first one of a tie.
-    `acc` is a fraction and `loss` the mean cross-entropy in nats; `macro_f1` is the plain mean over all C classes.
-    Every class has its entry, even without images: a ratio with a denominator of 0 is 0.
+    `acc` is a fraction and `loss` the mean cross-entropy in nats; `macro_f1` and `balanced_acc` are plain means of F1
+    and recall over the classes that have images. Every class has its entry: NaN where it has no images, and 0 for the
+    precision of one that is never predicted.
     `confusion_matrix` has true classes as rows and predicted ones as columns.
     Raises ValueError where the three do not match.
     """
@@ -26,11 +31,13 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predictions, labels=classes, average=None, zero_division=0
     )
+    precision, recall, f1 = (np.where(support > 0, ratio, np.nan) for ratio in (precision, recall, f1))
     return {
         "n": len(labels),
         "acc": float((predictions == labels).mean()),
         "loss": cross_entropy(logits, labels),
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(np.nanmean(f1)),
+        "balanced_acc": float(np.nanmean(recall)),
         "per_class": [
             {"class": str(name), "precision": float(p), "recall": float(r), "f1": float(f), "support": int(s)}
             for name, p, r, f, s in zip(class_names, precision, recall, f1, support, strict=True)
@@ -63,9 +70,19 @@ def most_confused(matrix: Sequence[Sequence[int]], class_names: Sequence[str], m
     ]
 
 
-def format_per_class(metrics: dict[str, Any]) -> str:
-    """The result of `classification_metrics` as scikit-learn's `classification_report`."""
-    counts, names = np.array(metrics["confusion_matrix"]), [row["class"] for row in metrics["per_class"]]
+def cluster(matrix: np.ndarray) -> np.ndarray:
+    """Linkage of the classes by how often each is taken for the other (average linkage, optimal leaf order)."""
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    distances = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distances, 0)
+    return linkage(squareform(distances, checks=False), "average", optimal_ordering=True)
+
+
+def format_per_class(metrics: dict[str, Any], longest: int = 60) -> str:
+    """The result of `classification_metrics` as scikit-learn's `classification_report`; longer names are cut."""
+    counts = np.array(metrics["confusion_matrix"])
+    names = [printable(row["class"]) for row in metrics["per_class"]]
+    names = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
     labels, predictions = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
     classes = range(len(names))
     return classification_report(labels, predictions, labels=classes, target_names=names, zero_division=0).rstrip()

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
-import numpy as np
 
 from cifar10.files import atomic_write
-from cifar10.report.document import Document, Figure, Findings, Paragraph, Section
+from cifar10.report.document import Document, Figure, Findings, Images, Paragraph, Section
 from cifar10.report.figures import DOUBLE, SINGLE, save_figure, svg
 from cifar10.report.groups import Group
 from cifar10.report.numbers import SPACE, count, interval, percent, plural, spread_of
-from cifar10.report.sections import calibration, conditions, headline, mistakes, runs
+from cifar10.report.sections import calibration, classes, conditions, headline, mistakes, runs, two_classes
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # a line for each table of each font of a PDF
 
@@ -24,8 +23,9 @@ SECTIONS = [
     ("overview", "Overview", headline.overview),
     ("numbers", "In numbers", headline.side_by_side),
     ("difference", "Is the difference real?", headline.difference),
-    ("classes", "Classes", mistakes.classes),
-    ("confusion", "Confusion matrix", mistakes.confusion),
+    ("classes", "Classes", classes.class_by_class),
+    ("thresholds", "ROC and precision-recall", two_classes.thresholds),
+    ("confusion", "Confusion matrix", classes.confusion),
     ("calibration", "Calibration", calibration.reliability),
     ("labels", "With corrected labels", conditions.corrected),
     ("robustness", "On corrupted images", conditions.computed),
@@ -39,7 +39,7 @@ SECTIONS = [
 
 
 def write(
-    folder: Path, groups: Sequence[Group], results: dict, images: np.ndarray | None, left_out: Sequence[str] = ()
+    folder: Path, groups: Sequence[Group], results: dict, images: Images | None, left_out: Sequence[str] = ()
 ) -> list[Path]:
     """Write a whole report into `folder` and return what was written; the arguments are those of `Findings`."""
     (folder / "figures").mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,9 @@ def write(
     for name in ("report.html", "report.md"):
         text = environment().get_template(name).render(document=document, drawings=drawings)
         files.append(write_text(folder / name, text))
-    files.append(write_text(folder / "metrics.json", json.dumps(without_nan(flat(results)), indent=2) + "\n"))
+    files.append(
+        write_text(folder / "metrics.json", rows_on_lines(json.dumps(without_nan(flat(results)), indent=2)) + "\n")
+    )
     return [*files, folder / "figures"]
 
 
@@ -57,6 +59,7 @@ def compose(found: Findings) -> Document:
     """Everything that a report says, in order."""
     facts = found.groups[0].runs[0].facts
     lead = [Paragraph(one["verdict"], "lead") for one in found.comparisons] or [Paragraph(accuracy_of(found), "lead")]
+    lead += [Paragraph(text) for text in headline.unequal_classes(found)]
     if facts.get("synthetic"):
         lead.insert(0, Paragraph("Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.",
                                  "warning"))  # fmt: skip
@@ -93,9 +96,17 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=escape, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters["cell"] = lambda text: str(text).replace("|", "\\|")
+    made.filters["plain"] = plain
     made.filters["unbroken"] = lambda text: re.sub(r"(?<=\d) (?=%)", SPACE, text)
     return made
+
+
+def plain(text: str) -> str:
+    """Text on one line that Markdown shows as it is."""
+    text = re.sub(r"\s*[\r\n]\s*", " ", text)
+    text = re.sub(r"[\\`*\[\]~|]|<(?=[\w/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    starts_a_block = r"^\s*(?:#+|[-+]|\d+[.)])(?=\s|$)|^\s*>"
+    return re.sub(starts_a_block, lambda found: f"{found[0][:-1]}\\{found[0][-1]}", text)
 
 
 def flat(results: dict) -> dict:
@@ -113,6 +124,11 @@ def without_nan(value: object) -> object:
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rows_on_lines(text: str) -> str:
+    """Indented JSON with each list of numbers on one line: a matrix of 300 classes would have 90,000."""
+    return re.sub(r"\[\n[\s\d.,e+-]+\]", lambda found: f"[{' '.join(found[0][1:-1].split())}]", text)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
 
-from cifar10.report.calibration import calibration, coverage_summary
+from cifar10.report.calibration import calibration, confidence_of, coverage_summary
 from cifar10.report.groups import Group, Run
 from cifar10.report.metrics import classification_metrics, cross_entropy, most_confused
 from cifar10.report.numbers import change, count, duration, engineering, number, percent, points
@@ -39,8 +40,47 @@ class Metric:
         reduce(lambda found, key: found.setdefault(key, {}), sections, scores)[last] = value
 
 
-def macro_f1(run: Run) -> float:
-    return classification_metrics(run.logits, run.labels, run.class_names)["macro_f1"]
+MOST_MISTAKES = 1000  # of a run, in metrics.json
+
+
+def mean_over_classes(key: str) -> Callable[[Run], float]:
+    return lambda run: classification_metrics(run.logits, run.labels, run.class_names)[key]
+
+
+def top5_acc(run: Run) -> float | None:
+    """Of more than ten classes."""
+    classes = range(run.logits.shape[1])
+    return float(top_k_accuracy_score(run.labels, run.logits, k=5, labels=classes)) if len(classes) > 10 else None
+
+
+def of_two_classes(score: Callable) -> Callable[[Run], float | None]:
+    """score: of labels and of how much each image looks like the second class; None unless both have images."""
+    return lambda run: float(score(run.labels, margin(run))) if has_two(run) else None
+
+
+def has_two(run: Run) -> bool:
+    return run.logits.shape[1] == 2 and len(np.unique(run.labels)) == 2
+
+
+def margin(run: Run) -> np.ndarray:
+    """The second class's logit minus the first's, (N,), float64; the prediction is the second class above 0."""
+    first, second = run.logits.astype(np.float64).T
+    return second - first
+
+
+def mistakes(run: Run) -> list[dict]:
+    """The most confident mistakes first: `index` among the test images, `file`, `true`, `predicted`, `confidence`."""
+    confidence, predicted, wrong = confidence_of(run.logits), run.logits.argmax(axis=1), np.flatnonzero(~run.correct)
+    return [
+        {
+            "index": int(place),
+            "file": None if run.files is None else str(run.files[place]),
+            "true": run.class_names[run.labels[place]],
+            "predicted": run.class_names[predicted[place]],
+            "confidence": float(confidence[place]),
+        }
+        for place in wrong[np.argsort(-confidence[wrong], kind="stable")][:MOST_MISTAKES]
+    ]
 
 
 def calibrated(key: str, scaled: bool = False) -> Callable[[Run], float]:
@@ -62,7 +102,11 @@ SCALED = " after temperature scaling"
 METRICS = [
     Metric("acc", "accuracy", lambda run: float(run.correct.mean()), percent, points),
     Metric("loss", "loss, nats", lambda run: cross_entropy(run.logits, run.labels)),
-    Metric("macro_f1", "macro F1", macro_f1),
+    Metric("balanced_acc", "balanced accuracy", mean_over_classes("balanced_acc"), percent, points),
+    Metric("macro_f1", "macro F1", mean_over_classes("macro_f1")),
+    Metric("top5_acc", "top-5 accuracy", top5_acc, percent, points),
+    Metric("auroc", "AUROC", of_two_classes(roc_auc_score)),
+    Metric("average_precision", "average precision", of_two_classes(average_precision_score)),
     Metric("calibration/ece", "ECE, 15 bins", calibrated("ece")),
     Metric("calibrated/ece", f"ECE{SCALED}", calibrated("ece", scaled=True)),
     Metric("calibration/brier", "Brier score", calibrated("brier")),
@@ -83,12 +127,13 @@ def score(run: Run) -> dict:
     """Everything that is known of one run's test predictions.
 
     `low` and `high` bound `acc` (Wilson, 95 %). `temperature` is fitted on the validation images; `calibration` is
-    before it, `calibrated` after.
+    before it, `calibrated` after. `mistakes` are the 1,000 most confident ones.
     """
     scores = {"name": run.name, "seed": run.seed, "run": run.folder}
     scores |= classification_metrics(run.logits, run.labels, run.class_names)
     scores["low"], scores["high"] = wilson_interval(int(run.correct.sum()), len(run.labels))
     scores["most_confused"] = most_confused(scores["confusion_matrix"], run.class_names)
+    scores["mistakes"] = mistakes(run)
     scores["coverage"] = coverage_summary(run.logits, run.labels)
     for metric in METRICS:
         metric.put(scores, metric.of(run))

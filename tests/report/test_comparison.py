@@ -122,7 +122,11 @@ def test_recipes_that_differ_otherwise_are_no_question_of_data():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"class_names": ["cat", "dog", "boat"]}, "has the classes cat, dog, boat"),
+        ({"class_names": ["cat", "dog", "boat"]}, "has other classes than first: boat instead of ship"),
+        ({"class_names": ["cat", "ship", "dog"]}, "has the classes of first in another order"),
+        ({"class_names": ["cat", "dog", "ship", "boat"]}, "boat instead of none"),
+        ({"class_names": ["cat", "dog", "ship "]}, "'ship ' instead of 'ship'"),
+        ({"class_names": ["cat", "dog", "\uff53hip"]}, r"'\uff53hip' instead of 'ship'"),
         ({"facts": {"data": "others", "data_sha256": "two"}}, "tested on different images (others, 60 images)"),
         ({"labels": LABELS[::-1]}, "different labels"),
         ({"labels": LABELS[:30], "logits": np.eye(3)[LABELS[:30]]}, "30 images"),

@@ -104,8 +104,8 @@ def test_classes_without_images_or_predictions_keep_their_place():
     metrics = classification_metrics(np.eye(4)[[1, 1]], np.array([1, 1]), ["a", "b", "c", "d"])
     assert [row["class"] for row in metrics["per_class"]] == ["a", "b", "c", "d"]
     assert [row["support"] for row in metrics["per_class"]] == [0, 2, 0, 0]
-    assert [row["f1"] for row in metrics["per_class"]] == [0.0, 1.0, 0.0, 0.0]
-    assert metrics["macro_f1"] == 0.25
+    assert [row["f1"] for row in metrics["per_class"]] == pytest.approx([np.nan, 1.0, np.nan, np.nan], nan_ok=True)
+    assert metrics["macro_f1"] == metrics["balanced_acc"] == 1.0
     assert np.shape(metrics["confusion_matrix"]) == (4, 4)
 
 

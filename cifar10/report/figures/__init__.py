@@ -8,7 +8,8 @@ place in the list gives colour and marker, or its own "index" where a list leave
 from cifar10.report.figures.accuracy import accuracy_figure, data_efficiency_figure
 from cifar10.report.figures.calibration import FEWEST, coverage_figure, reliability_figure
 from cifar10.report.figures.classes import per_class_change_figure, per_class_figure
-from cifar10.report.figures.confusion import confusion_difference_figure, confusion_matrix_figure
+from cifar10.report.figures.clusters import clustered_confusion_figure
+from cifar10.report.figures.confusion import confusion_difference_figure, confusion_image, confusion_matrix_figure
 from cifar10.report.figures.corruption import corruption_figure
 from cifar10.report.figures.cost import cost_figure, has_cost
 from cifar10.report.figures.curves import learning_curves_figure
@@ -16,13 +17,16 @@ from cifar10.report.figures.files import save_figure, svg
 from cifar10.report.figures.gallery import gallery_figure
 from cifar10.report.figures.overview import overview_figure
 from cifar10.report.figures.style import DOUBLE, SINGLE, group_colour, group_marker
+from cifar10.report.figures.two_classes import two_classes_figure
 
 __all__ = [
     "DOUBLE",
     "FEWEST",
     "SINGLE",
     "accuracy_figure",
+    "clustered_confusion_figure",
     "confusion_difference_figure",
+    "confusion_image",
     "confusion_matrix_figure",
     "corruption_figure",
     "cost_figure",
@@ -39,4 +43,5 @@ __all__ = [
     "reliability_figure",
     "save_figure",
     "svg",
+    "two_classes_figure",
 ]

@@ -25,13 +25,17 @@ LONGEST_NAME = 2.2  # inches
 
 @style.in_style
 def confusion_matrix_figure(
-    matrix: Sequence[Sequence[int]], class_names: Sequence[str], title: str, width: float = style.DOUBLE
+    matrix: Sequence[Sequence[int]],
+    class_names: Sequence[str],
+    title: str,
+    width: float = style.DOUBLE,
+    least: float = 0,
 ) -> Figure:
     """Draw each cell's count and, below it, its percentage of the true class, which is its colour too.
 
     matrix: (C, C), rows true, columns predicted. The figure grows with the number of classes and the length of their
-    names (cut at 2.2 inches); past 30 classes the cells have their colour alone. Up to 10 classes fit into a single
-    column, with percentages only.
+    names (cut at 2.2 inches); past 30 classes, or below the fraction `least`, cells have their colour alone. Up to 10
+    classes fit into a single column, with percentages only.
     """
     counts = _checked(matrix, class_names)
     fractions = _fractions(counts)
@@ -39,13 +43,21 @@ def confusion_matrix_figure(
     _fill(grid, fractions, FRACTIONS, Normalize(0, 1))
 
     def text(n: int, fraction: float) -> str:
-        shown = number(100 * fraction, 1) if n else ""
-        return f"{count(n)}\n{shown}" if n and not grid.compact else shown
+        if not n or fraction < least:
+            return ""
+        shown = number(100 * fraction, 1)
+        return shown if grid.compact else f"{count(n)}\n{shown}"
 
     if grid.numbered:
         _write(grid, np.vectorize(text, otypes=[object])(counts, fractions), FRACTIONS(fractions))
     _add_colourbar(grid, "% of the true class", lambda fraction: number(100 * fraction, 0))
     return grid.figure
+
+
+def confusion_image(matrix: np.ndarray, pixels: int = 600) -> np.ndarray:
+    """The cells' colours alone as uint8 (H, W, 3), each cell a square of as many pixels as fit into `pixels` a side."""
+    size = max(1, pixels // len(matrix))
+    return FRACTIONS(_fractions(matrix).repeat(size, axis=0).repeat(size, axis=1), bytes=True)[..., :3]
 
 
 @style.in_style
@@ -145,7 +157,8 @@ def _write(grid: _Grid, texts: np.ndarray, colours: np.ndarray) -> None:
     for (row, column), text in np.ndenumerate(texts):
         if text:
             ink = _contrasting(colours[row, column])
-            grid.axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=size, linespacing=1.1)
+            place = {"ha": "center", "va": "center", "in_layout": False}  # inside its cell it moves nothing
+            grid.axes.text(column, row, text, color=ink, fontsize=size, linespacing=1.1, **place)
 
 
 def _contrasting(colour: np.ndarray) -> str:

@@ -14,12 +14,16 @@ GAP = 0.08  # inches between two images
 
 @style.in_style
 def gallery_figure(
-    images: np.ndarray, captions: Sequence[tuple[str, str, float]], title: str, width: float = style.DOUBLE
+    images: np.ndarray,
+    captions: Sequence[tuple[str, str, float]],
+    title: str,
+    files: Sequence[str] | None = None,
+    width: float = style.DOUBLE,
 ) -> Figure:
     """Draw images, pixel by pixel, in rows, and below each one its true class, the predicted one and the confidence.
 
     images: uint8 (N, 3, H, W). captions: (true, predicted, confidence), one an image, the confidence a fraction; names
-    are cut where a column ends.
+    are cut where a column ends. files: a name for each image, below the rest.
     """
     if len(images) != len(captions) or not len(images):
         raise ValueError(f"images, captions: there are {len(images)} images and {len(captions)} captions")
@@ -27,7 +31,7 @@ def gallery_figure(
     shape = np.array(images.shape[2:])
     side = width / columns - GAP  # of the longer side of an image
     high, wide = side * shape / shape.max()
-    row = high + 3 * LINE + 2 * GAP
+    row = high + (3 + (files is not None)) * LINE + 2 * GAP
     top = 0.35
     size = (width, top + row * -(-len(images) // columns))
     figure = Figure(figsize=size)
@@ -40,7 +44,8 @@ def gallery_figure(
         x, y = GAP / 2 + place % columns * width / columns, top + place // columns * row
         extent = (x + (side - wide) / 2, x + (side + wide) / 2, y + high, y)
         axes.imshow(image.transpose(1, 2, 0), interpolation="none", extent=extent, aspect="auto")
-        lines = (style.cut(true, side), style.cut(f"→ {predicted}", side), percent(confidence, 0))
+        lines = [style.cut(true, side), style.cut(f"→ {predicted}", side), percent(confidence, 0)]
+        lines += [] if files is None else [style.cut(files[place], side)]
         for number, text in enumerate(lines):
             axes.text(
                 x + side / 2, y + high + GAP / 2 + number * LINE, text, fontsize=style.SMALL, ha="center", va="top"

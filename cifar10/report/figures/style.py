@@ -1,5 +1,6 @@
 """What all figures share: colours, sizes on paper, and what text, axes and legends look like."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -105,9 +106,8 @@ def cut(text: str, inches: float, size: float = SMALL) -> str:
     """`text`, or as much of its beginning as fits with an ellipsis."""
     if text_inches(text, size) <= inches:
         return text
-    while text and text_inches(f"{text}…", size) > inches:
-        text = text[:-1]
-    return f"{text.rstrip()}…"
+    fitting = bisect_left(range(1, len(text)), True, key=lambda n: text_inches(f"{text[:n]}…", size) > inches)
+    return f"{text[:fitting].rstrip()}…"
 
 
 def percent_ticks(*axes: Axis) -> None:

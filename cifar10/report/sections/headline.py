@@ -6,7 +6,24 @@ from functools import partial
 from cifar10.report import figures, scores
 from cifar10.report.document import Block, Figure, Findings, Heading, Paragraph, Table
 from cifar10.report.groups import Run
-from cifar10.report.numbers import UNKNOWN, count, engineering, interval, p_value, points, spread_of
+from cifar10.report.numbers import UNKNOWN, count, engineering, interval, number, p_value, percent, points, spread_of
+
+UNEQUAL = 1.5  # times the images of the smallest class
+
+
+def unequal_classes(found: Findings) -> Iterator[str]:
+    """What accuracy hides where the classes that were tested differ in size."""
+    known = [images for images in found.support if images]
+    if max(known) <= UNEQUAL * min(known):
+        return
+    name, share = found.class_names[found.support.index(max(known))], max(known) / sum(known)
+    balanced, f1 = (
+        ", ".join(f"{group['name']} " * (len(found.groups) > 1) + spread_of(group[key], form)
+                  for group in found.summaries)
+        for key, form in (("balanced_acc", percent), ("macro_f1", number))
+    )  # fmt: skip
+    yield (f"The classes are unequal: always answering {name} gives {percent(share, 1)} accuracy. Balanced accuracy,"
+           f" the mean recall of the classes: {balanced}; macro F1: {f1}.")  # fmt: skip
 
 
 def overview(found: Findings) -> Iterator[Block]:

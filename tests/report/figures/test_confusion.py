@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cifar10.report.figures import SINGLE, confusion_difference_figure, confusion_matrix_figure
+from cifar10.report.figures import SINGLE, confusion_difference_figure, confusion_image, confusion_matrix_figure
 from cifar10.report.figures.confusion import FRACTIONS
 
 LONG = "an articulated lorry with a trailer and a very long name"
@@ -121,6 +121,21 @@ def test_numbers_are_left_out_past_thirty_classes():
     assert len(confusion_matrix_figure(np.ones((30, 30), dtype=int), names[:30], "").axes[0].texts) == 900
     assert not confusion_matrix_figure(np.ones((31, 31), dtype=int), names, "").axes[0].texts
     assert not confusion_difference_figure(np.eye(31), np.ones((31, 31)), names, "").axes[0].texts
+
+
+def test_small_shares_can_be_left_unwritten():
+    figure = confusion_matrix_figure([[96, 4], [5, 95]], ["a", "b"], "", SINGLE, 0.05)
+    assert cells(figure) == {(0, 0): "96.0", (1, 0): "5.0", (1, 1): "95.0"}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [2, 31, 700])
+def test_an_image_of_a_matrix_has_its_colours_and_nothing_else(n):
+    matrix = np.eye(n, dtype=int) * 3
+    matrix[0, 0], size = 0, max(1, 600 // n)
+    image = confusion_image(matrix)
+    assert image.shape == (n * size, n * size, 3) and image.dtype == np.uint8
+    assert (image[0, 0] == 255).all() and (image[-1, -1] == FRACTIONS(1.0, bytes=True)[:3]).all()
 
 
 def test_a_matrix_that_does_not_fit_its_names_is_refused():

@@ -44,6 +44,11 @@ OTHERS = {
         matrix(names, 0), matrix(names, 1), names, LONG, **w
     ),
     "gallery": lambda groups, names, **w: figures.gallery_figure(*gallery(names), LONG, **w),
+    "gallery of files": lambda groups, names, **w: figures.gallery_figure(*gallery(names), LONG, [LONG] * 11, **w),
+    "clusters": lambda groups, names, **w: figures.clustered_confusion_figure(many(), THIRTY_ONE, LONG, **w),
+    "two classes": lambda groups, names, **w: figures.two_classes_figure(
+        [{**g, **thresholds(place)} for place, g in enumerate(groups)], names[-1], 0.03, **w
+    ),
     "reliability": lambda groups, names, **w: figures.reliability_figure(bins(0.3), bins(0.02), LONG, **w),
 }
 KINDS = {**BY_GROUP, **OTHERS}
@@ -103,6 +108,20 @@ def matrix(names: list[str], seed: int) -> np.ndarray:
 def gallery(names: list[str]) -> tuple[np.ndarray, list[tuple[str, str, float]]]:
     images = np.random.default_rng(0).integers(0, 256, (11, 3, 8, 8), dtype=np.uint8)
     return images, [(names[i % len(names)], names[-1], i / 11) for i in range(11)]
+
+
+THIRTY_ONE = [f"{LONG} {i}" for i in range(31)]
+
+
+def many() -> np.ndarray:
+    return matrix(THIRTY_ONE, 2)
+
+
+def thresholds(seed: int) -> dict:
+    x = np.linspace(0, 1, 50)
+    curves = [(x, x ** (0.1 + 0.1 * seed)), (x, x**0.3)]
+    points = [[0.1, 0.2], [0.8, 0.9]]
+    return {"roc": curves, "precision_recall": curves, "roc_points": points, "precision_recall_points": points}
 
 
 def bins(gap: float) -> dict:
@@ -189,7 +208,7 @@ def test_the_ids_of_an_svg_are_its_own_and_everything_it_refers_to_is_there(kind
 def test_an_svg_takes_the_colours_of_its_text_and_axes_and_its_ground_from_the_page(kind):
     colours = re.findall(r"#[0-9a-f]{6}\b", svg_of(kind).lower().replace("var(--muted, #595959)", ""))
     assert "currentColor" in svg_of(kind) and "#1b1b1d" not in colours and "#595959" not in colours
-    if kind not in ("confusion", "difference"):  # their cells are opaque, and some are white
+    if kind not in ("clusters", "confusion", "difference"):  # their cells are opaque, and some are white
         assert "#ffffff" not in colours
 
 
