@@ -15,6 +15,7 @@ from cifar10.report.figures.curves import learning_curves_figure
 from cifar10.report.figures.files import save_figure, svg
 from cifar10.report.figures.gallery import gallery_figure
 from cifar10.report.figures.overview import overview_figure
+from cifar10.report.figures.sizes import sizes_figure
 from cifar10.report.figures.style import DOUBLE, SINGLE, group_colour, group_marker
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "per_class_figure",
     "reliability_figure",
     "save_figure",
+    "sizes_figure",
     "svg",
 ]

@@ -1,0 +1,74 @@
+"""The front door to everything but training and evaluating: python -m cifar10 COMMAND [key=value]
+
+python -m cifar10 explore data=folder data.root=photos    a page about a data set, before anything is trained on it
+python -m cifar10 cache                                   what is kept of pictures that were decoded
+"""
+
+import difflib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from cifar10.commandline.command import Command
+
+
+def explore(cfg: DictConfig) -> None:
+    """Write a page about a data set."""
+    from cifar10.exploration import steps
+
+    settings = steps.settings_of(cfg)
+    findings = steps.explore(steps.read(cfg), settings)
+    folder = steps.write(findings, settings)
+    steps.conclude(folder, findings)
+
+
+def cache(cfg: DictConfig) -> None:
+    """List the stores of decoded pictures, or remove them."""
+    from cifar10.exploration import stores
+
+    stores.clear(cfg) if cfg.clear else stores.show(cfg)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A command of the front door; its settings are conf/NAME.yaml."""
+
+    function: Callable[[DictConfig], object]
+    summary: str
+
+
+COMMANDS = {
+    "explore": Entry(
+        explore, "a page about a data set: counts, duplicates, likely label errors, a map of its pictures"
+    ),
+    "cache": Entry(cache, "pictures that were decoded and kept for the next run; clear=true removes them"),
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help", "help"):
+        print(usage())
+    elif name in COMMANDS:
+        sys.argv[:2] = [f"cifar10 {name}"]
+        Command(name, COMMANDS[name].function).run()
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}"
+        sys.exit(f"error: {name}: no such command; {hint}")
+
+
+def usage() -> str:
+    commands = "\n".join(f"  {name:<10}{entry.summary}" for name, entry in COMMANDS.items())
+    return f"""python -m cifar10 COMMAND [key=value]
+
+{commands}
+
+python -m cifar10 COMMAND --help lists a command's settings; python train.py and python evaluate.py have their own."""
+
+
+if __name__ == "__main__":
+    main()
