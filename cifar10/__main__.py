@@ -40,9 +40,7 @@ class Entry:
 
 
 COMMANDS = {
-    "explore": Entry(
-        explore, "a page about a data set: counts, duplicates, likely label errors, a map of its pictures"
-    ),
+    "explore": Entry(explore, "a page about a data set: counts, duplicates, likely label errors, a map"),
     "cache": Entry(cache, "pictures that were decoded and kept for the next run; clear=true removes them"),
 }
 

@@ -37,8 +37,7 @@ def errors(findings: Findings) -> list[str]:
     """Label errors and unreadable files."""
     found = []
     if wrong := len(findings.label_errors):
-        judged = findings.collection.splits[findings.chosen]
-        share = wrong / np.isin(judged, list(findings.label_splits)).sum()
+        share = wrong / len(findings.judged)
         found.append(f"{plural(wrong, 'label')} may be wrong, {percent(share, 1)} of those judged: look at the first.")
     if broken := len(findings.collection.unreadable):
         found.append(f"{plural(broken, 'file')} cannot be read.")

@@ -54,7 +54,7 @@ def reduce(features: np.ndarray) -> np.ndarray:
 
 
 def layout(components: np.ndarray) -> np.ndarray:
-    """Places (n, 2) on a map, in [0, 1], where similar pictures are neighbours (t-SNE, van der Maaten & Hinton 2008)."""
+    """Places (n, 2) in [0, 1] on a map, similar pictures as neighbours (t-SNE, van der Maaten & Hinton 2008)."""
     log.info(f"drawing a map of {len(components):,} pictures")  # ten seconds for 5,000, and no way to watch it
     perplexity = min(30, (len(components) - 1) / 3)
     found = TSNE(perplexity=perplexity, init="pca", random_state=0, max_iter=500).fit_transform(components)

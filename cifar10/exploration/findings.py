@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -50,6 +50,11 @@ class Findings:
         counts = {split: np.bincount(found.labels[found.splits == split], minlength=classes) for split in SPLITS}
         return {split: each for split, each in counts.items() if each.any()}
 
+    @cached_property
+    def judged(self) -> np.ndarray:
+        """Places of the pictures whose labels are judged."""
+        return self.chosen[np.isin(self.collection.splits[self.chosen], list(self.label_splits))]
+
 
 def look(found: Collection, images: int, model: EfficientNet | None, label_splits: Sequence[str]) -> Findings:
     """Look at a collection; images: how many pictures at most are looked at closely. model: None without one."""
@@ -76,17 +81,14 @@ def use_features(findings: Findings, values: np.ndarray) -> None:
     found, chosen = findings.collection, findings.chosen
     findings.components = features.reduce(values)
     findings.map = features.layout(findings.components)
-    asked = np.flatnonzero(np.isin(found.splits[chosen], list(findings.label_splits)))
+    asked = np.flatnonzero(np.isin(chosen, findings.judged))
     log.info("looking for label errors")
     try:
         errors = labels.find(values[asked], found.labels[chosen[asked]])
     except UserError as error:
         findings.missing.append(f"No label errors: {error}.")
         return
-    places = chosen[asked]
-    findings.label_errors = [
-        LabelError(int(places[one.place]), one.label, one.suggested, one.confidence) for one in errors
-    ]
+    findings.label_errors = [replace(one, place=int(findings.judged[one.place])) for one in errors]
 
 
 def pixel_statistics(found: Collection, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

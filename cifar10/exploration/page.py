@@ -13,7 +13,7 @@ from cifar10.exploration.text import legible
 from cifar10.report.document import Bars, Block, Bullets, Document, Figure, Map, Paragraph, Picture, Pictures, Section
 from cifar10.report.figures import DOUBLE, SINGLE, sizes_figure, svg
 from cifar10.report.figures.style import GROUP_COLOURS
-from cifar10.report.numbers import SPACE, count, percent, plural
+from cifar10.report.numbers import count, percent, plural
 from cifar10.report.page import environment, write_text
 
 SHOWN_FILES, SHOWN_GROUPS, SHOWN_ERRORS = 20, 40, 120
@@ -51,15 +51,12 @@ def compose(findings: Findings) -> Document:
         ("pixels", "Pixels", pixels(findings)),
     ]
     closely = plural(len(findings.chosen), "picture")
+    parts = ", ".join(f"{count(each.sum())} for {split}" for split, each in findings.counts.items())
     return Document(
         title=legible(found.name),
-        subtitle=f"{closely} looked at closely{'' if len(findings.chosen) == len(found) else ', a stratified sample'};"
-        f" {', '.join(f'{count(each.sum())} for {split}' for split, each in findings.counts.items())}",
-        lead=[
-            Paragraph(lead, "lead"),
-            *([Bullets(noted)] if noted else []),
-            *(Paragraph(line, "warning") for line in findings.missing),
-        ],  # fmt: skip
+        subtitle=parts + ("" if len(findings.chosen) == len(found) else f"; {closely} looked at closely, a sample"),
+        lead=[Paragraph(lead, "lead"), *([Bullets(noted)] if noted else [])]
+        + [Paragraph(line, "warning") for line in findings.missing],
         sections=[Section(key, title, made) for key, title, blocks in sections if (made := list(blocks))],
     )
 
@@ -76,7 +73,7 @@ def label_errors(findings: Findings) -> Iterator[Block]:
     place = {int(chosen): index for index, chosen in enumerate(findings.chosen)}
     shown = findings.label_errors[:SHOWN_ERRORS]
     yield Paragraph(
-        f"{plural(len(findings.label_errors), 'label')} of {plural(len(findings.chosen), 'picture')} looked at: below"
+        f"{plural(len(findings.label_errors), 'label')} of the {plural(len(findings.judged), 'picture')} judged: below"
         " each picture its class, the one that it looks like and how probable that is, and its file. Found by confident"
         f" learning with cleanlab, from a classifier that had not seen the picture.{some(shown, findings.label_errors)}"
     )
@@ -150,8 +147,10 @@ def similarity(findings: Findings) -> Iterator[Block]:
         "classes": [legible(name) for name in found.class_names],
         **{"sheet": sheet, "columns": columns, "colours": GROUP_COLOURS, "markers": MARKERS},
     }
-    yield Paragraph("Pictures that look alike to the backbone are neighbours (t-SNE of its features). An island of one"
-                    " class is easy to learn; a dot among another class's is a hard picture, or a wrong label.")  # fmt: skip
+    yield Paragraph(
+        "Pictures that look alike to the backbone are neighbours (t-SNE of its features). An island of one class is"
+        " easy to learn; a dot among another class's is a hard picture, or a wrong label."
+    )
     yield Map(data, f"Map of {plural(len(chosen), 'picture')}, coloured by class")
 
 
@@ -181,8 +180,9 @@ def sizes(findings: Findings) -> Iterator[Block]:
 
 def pixels(findings: Findings) -> Iterator[Block]:
     means, deviations = (", ".join(f"{value:.4f}" for value in each) for each in (findings.mean, findings.std))
-    yield Paragraph(f"Red, green and blue in [0, 1]: mean [{means}], standard deviation [{deviations}]; for a network"
-                    f" from scratch these are its normalisation, 'model.mean=[...]' and 'model.std=[...]'.")  # fmt: skip
+    yield Paragraph(
+        f"Red, green and blue in [0, 1]: mean [{means}], standard deviation [{deviations}], to normalise with."
+    )
     names = ["all", *(findings.collection.class_names if len(findings.means) <= FEW_CLASSES + 1 else [])]
     pictures = [
         Picture(thumbnails.thumbnail(image), f"mean of {legible(name)}", [legible(name)])

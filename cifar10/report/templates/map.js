@@ -1,7 +1,7 @@
 "use strict";
 {
   const data = JSON.parse(document.getElementById("map-data").textContent);
-  const [canvas, tip, said, choice, legend] = ["map", "map-tip", "map-said", "map-class", "map-legend"].map((id) =>
+  const [canvas, tip, said, choice, legend] = ["map-canvas", "map-tip", "map-said", "map-class", "map-legend"].map((id) =>
     document.getElementById(id));
   const count = data.x.length, many = data.classes.length > data.colours.length * data.markers.length;
   let shown = -1, scale = 1, width = 0, height = 0;
@@ -52,6 +52,7 @@
 
   function show(i) {
     shown = i;
+    draw();
     tip.hidden = i < 0;
     if (i >= 0) {
       const side = 96, tile = document.createElement("i"), name = data.classes[data.labels[i]];
@@ -66,7 +67,6 @@
       tip.style.left = `${Math.max(0, Math.min(beside, width - tip.offsetWidth))}px`;
       tip.style.top = `${Math.max(0, Math.min(top(i) - 40, height - tip.offsetHeight))}px`;
     }
-    draw();
   }
 
   function nearest(distance) {
