@@ -6,8 +6,7 @@ import numpy as np
 
 from cifar10.exploration.duplicates import Group
 from cifar10.exploration.findings import Findings
-from cifar10.exploration.text import legible
-from cifar10.report.numbers import count, percent, plural
+from cifar10.report.numbers import count, percent, plural, printable
 
 UNEQUAL = 5  # times as many pictures in the largest class as in the smallest
 FEW = 10  # pictures of a class
@@ -37,8 +36,10 @@ def errors(findings: Findings) -> list[str]:
     """Label errors and unreadable files."""
     found = []
     if wrong := len(findings.label_errors):
-        share = wrong / len(findings.judged)
-        found.append(f"{plural(wrong, 'label')} may be wrong, {percent(share, 1)} of those judged: look at the first.")
+        share = percent(wrong / len(findings.judged), 1)
+        doubt = f"agrees with {percent(findings.predicted, 0)} of all labels: judge by eye"
+        way = "look at the first" if findings.predicted > 0.5 else f"but what found them {doubt}"
+        found.append(f"{plural(wrong, 'label')} may be wrong, {share} of those judged; {way}.")
     if broken := len(findings.collection.unreadable):
         found.append(f"{plural(broken, 'file')} cannot be read.")
     return found
@@ -46,17 +47,18 @@ def errors(findings: Findings) -> list[str]:
 
 def classes(findings: Findings) -> list[str]:
     """Classes that are small, unequal, or absent from a split."""
-    found, names = [], [legible(name) for name in findings.collection.class_names]
+    found, names = [], [printable(name) for name in findings.collection.class_names]
     total = sum(findings.counts.values())
     if few := [names[label] for label in np.flatnonzero(total < FEW)]:
-        found.append(f"{plural(len(few), 'class').replace('classs', 'classes')} with fewer than {FEW} pictures:"
+        found.append(f"{count(len(few))} {'class' if len(few) == 1 else 'classes'} with fewer than {FEW} pictures:"
                      f" {listed(few)}.")  # fmt: skip
     for split, each in findings.counts.items():
         if absent := [names[label] for label in np.flatnonzero(each == 0)]:
             found.append(f"No {split} picture of {listed(absent)}.")
     low, high = int(total.argmin()), int(total.argmax())
     if total[high] >= UNEQUAL * max(1, total[low]):
-        found.append(f"{names[high]} has {count(total[high])} pictures, {names[low]} {count(total[low])}:"
+        found.append(f"The largest class, {names[high]}, has {plural(total[high], 'picture')}, the smallest,"
+                     f" {names[low]}, {count(total[low])}:"
                      " accuracy alone says little; try data.sampler=balanced.")  # fmt: skip
     return found
 

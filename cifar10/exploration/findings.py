@@ -26,7 +26,8 @@ class Findings:
 
     mean, std: per channel, in [0, 1]. means: the mean picture of all, then of each class, uint8 (1 + C, 3, S, S).
     compared: how many pictures were searched for near duplicates. map: (n, 2) in [0, 1]; None without a backbone.
-    label_errors: places are the collection's. missing: why something is not here, a line each.
+    label_errors: places are the collection's. predicted: the share of the judged labels that the features predict.
+    missing: why something is not here, a line each.
     """
 
     collection: Collection
@@ -40,6 +41,7 @@ class Findings:
     map: np.ndarray | None = None
     components: np.ndarray | None = None
     label_errors: list[LabelError] = field(default_factory=list)
+    predicted: float = 0.0
     label_splits: Sequence[str] = ()
     missing: list[str] = field(default_factory=list)
 
@@ -84,7 +86,7 @@ def use_features(findings: Findings, values: np.ndarray) -> None:
     asked = np.flatnonzero(np.isin(chosen, findings.judged))
     log.info("looking for label errors")
     try:
-        errors = labels.find(values[asked], found.labels[chosen[asked]])
+        errors, findings.predicted = labels.find(values[asked], found.labels[chosen[asked]])
     except UserError as error:
         findings.missing.append(f"No label errors: {error}.")
         return

@@ -23,8 +23,10 @@ class LabelError:
     confidence: float
 
 
-def find(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> list[LabelError]:
-    """Pictures whose label is likely wrong, the likeliest first; features float (N, D), labels int (N,).
+def find(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[list[LabelError], float]:
+    """Pictures whose label is likely wrong, the likeliest first, and the share of all labels that are predicted.
+
+    features: float (N, D). labels: int (N,).
 
     Every picture's class is predicted by a logistic regression that has not seen it. Confident learning estimates how
     many labels are wrong; those in which the regression believes least are returned.
@@ -39,14 +41,15 @@ def find(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> list[LabelE
     kept = np.flatnonzero(counts[inverse] >= FOLDS)
     classes, given = np.unique(labels[kept], return_inverse=True)
     if len(classes) < 2:
-        return []
+        return [], 0.0
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=200))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     probabilities = cross_val_predict(regression, features[kept], given, cv=folds, method="predict_proba")
     wrong = find_label_issues(given, probabilities, filter_by="low_self_confidence", n_jobs=1)
     quality, suggested = get_label_quality_scores(given, probabilities), probabilities.argmax(1)
     wrong &= suggested != given
-    return [
+    found = [
         LabelError(int(kept[i]), int(labels[kept[i]]), int(classes[suggested[i]]), float(probabilities[i].max()))
         for i in sorted(np.flatnonzero(wrong), key=quality.__getitem__)
     ]
+    return found, float((suggested == given).mean())

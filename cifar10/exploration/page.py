@@ -9,11 +9,10 @@ from cifar10.exploration import thumbnails
 from cifar10.exploration.attention import attention, share_of_long
 from cifar10.exploration.duplicates import Group
 from cifar10.exploration.findings import Findings
-from cifar10.exploration.text import legible
 from cifar10.report.document import Bars, Block, Bullets, Document, Figure, Map, Paragraph, Picture, Pictures, Section
 from cifar10.report.figures import DOUBLE, SINGLE, sizes_figure, svg
 from cifar10.report.figures.style import GROUP_COLOURS
-from cifar10.report.numbers import count, percent, plural
+from cifar10.report.numbers import count, percent, plural, printable
 from cifar10.report.page import environment, write_text
 
 SHOWN_FILES, SHOWN_GROUPS, SHOWN_ERRORS = 20, 40, 120
@@ -53,7 +52,7 @@ def compose(findings: Findings) -> Document:
     closely = plural(len(findings.chosen), "picture")
     parts = ", ".join(f"{count(each.sum())} for {split}" for split, each in findings.counts.items())
     return Document(
-        title=legible(found.name),
+        title=printable(found.name),
         subtitle=parts + ("" if len(findings.chosen) == len(found) else f"; {closely} looked at closely, a sample"),
         lead=[Paragraph(lead, "lead"), *([Bullets(noted)] if noted else [])]
         + [Paragraph(line, "warning") for line in findings.missing],
@@ -62,12 +61,15 @@ def compose(findings: Findings) -> Document:
 
 
 def counts(findings: Findings) -> Iterator[Block]:
-    names = [legible(name) for name in findings.collection.class_names]
+    names = [printable(name) for name in findings.collection.class_names]
     yield Bars(names, list(findings.counts), [each.tolist() for each in findings.counts.values()])
 
 
 def label_errors(findings: Findings) -> Iterator[Block]:
+    if not findings.predicted:
+        return
     if not findings.label_errors:
+        yield Paragraph(f"None among the {plural(len(findings.judged), 'picture')} judged.")
         return
     found = findings.collection
     place = {int(chosen): index for index, chosen in enumerate(findings.chosen)}
@@ -75,7 +77,8 @@ def label_errors(findings: Findings) -> Iterator[Block]:
     yield Paragraph(
         f"{plural(len(findings.label_errors), 'label')} of the {plural(len(findings.judged), 'picture')} judged: below"
         " each picture its class, the one that it looks like and how probable that is, and its file. Found by confident"
-        f" learning with cleanlab, from a classifier that had not seen the picture.{some(shown, findings.label_errors)}"
+        f" learning with cleanlab, from a classifier that had not seen the picture and agrees with"
+        f" {percent(findings.predicted, 0)} of the labels.{some(shown, findings.label_errors)}"
     )
     if "test" not in findings.label_splits and "test" in findings.counts:
         yield Paragraph("Test labels are not judged: a test set that was cleaned by a model flatters models like it."
@@ -84,7 +87,7 @@ def label_errors(findings: Findings) -> Iterator[Block]:
         picture(
             findings, one.place,
             [f"{class_name(findings, one.label)} → {class_name(findings, one.suggested)}",
-             percent(one.confidence, 0), legible(found.files[one.place])],
+             percent(one.confidence, 0), printable(found.files[one.place])],
             link=f"#map-{place[one.place]}",
         )
         for one in shown
@@ -115,7 +118,7 @@ def members(findings: Findings, group: Group) -> list[Picture]:
     found = findings.collection
     return [
         picture(findings, place, [f"{found.splits[place]}: {class_name(findings, found.labels[place])}",
-                                  legible(found.files[place])])
+                                  printable(found.files[place])])
         for place in group.members[:8]
     ]  # fmt: skip
 
@@ -125,7 +128,7 @@ def unreadable(findings: Findings) -> Iterator[Block]:
     if files:
         shown = list(files.items())[:SHOWN_FILES]
         yield Paragraph(f"{plural(len(files), 'file')} left out.{some(shown, files)}")
-        yield Bullets([f"{legible(file)}: {legible(reason)}" for file, reason in shown])
+        yield Bullets([f"{printable(file)}: {printable(reason)}" for file, reason in shown])
 
 
 def similarity(findings: Findings) -> Iterator[Block]:
@@ -142,9 +145,9 @@ def similarity(findings: Findings) -> Iterator[Block]:
         "y": (1000 * findings.map[:, 1]).round().astype(int).tolist(),
         "labels": found.labels[chosen].tolist(),
         "splits": found.splits[chosen].tolist(),
-        "files": [legible(found.files[place]) for place in chosen],
+        "files": [printable(found.files[place]) for place in chosen],
         "suggested": [suggested.get(int(place), -1) for place in chosen],
-        "classes": [legible(name) for name in found.class_names],
+        "classes": [printable(name) for name in found.class_names],
         **{"sheet": sheet, "columns": columns, "colours": GROUP_COLOURS, "markers": MARKERS},
     }
     yield Paragraph(
@@ -160,7 +163,7 @@ def samples(findings: Findings) -> Iterator[Block]:
     for label, name in enumerate(found.class_names):
         places = findings.chosen[found.labels[findings.chosen] == label]
         places = places[np.linspace(0, len(places) - 1, min(each, len(places)), dtype=int)]
-        rows.append((legible(name), [picture(findings, place) for place in places]))
+        rows.append((printable(name), [picture(findings, place) for place in places]))
     yield Pictures(rows, tall=len(rows) > FEW_CLASSES)
 
 
@@ -174,7 +177,7 @@ def sizes(findings: Findings) -> Iterator[Block]:
         f"Shorter sides from {short[0]:,} to {short[-1]:,} pixels, half of them above {short[len(short) // 2]:,};"
         f" {percent(share_of_long(found), 0)} of the pictures are more than twice as long as wide."
     )
-    yield Figure("sizes", "Width and height of the pictures, larger dots for more of them; shapes.",
+    yield Figure("sizes", "Width and height of the pictures, larger dots for more of them, and how wide for their height; beyond 4:1 at the ends.",
                  lambda width: sizes_figure(found, width))  # fmt: skip
 
 
@@ -185,7 +188,7 @@ def pixels(findings: Findings) -> Iterator[Block]:
     )
     names = ["all", *(findings.collection.class_names if len(findings.means) <= FEW_CLASSES + 1 else [])]
     pictures = [
-        Picture(thumbnails.thumbnail(image), f"mean of {legible(name)}", [legible(name)])
+        Picture(thumbnails.thumbnail(image), f"mean of {printable(name)}", [printable(name)])
         for image, name in zip(findings.means, names, strict=False)
     ]
     yield Paragraph("The mean picture: what it shows is where things usually are, or a mark that they share.")
@@ -194,11 +197,11 @@ def pixels(findings: Findings) -> Iterator[Block]:
 
 def picture(findings: Findings, place: int, lines: Sequence[str] = (), link: str = "") -> Picture:
     image = findings.collection.read(np.array([place]))[0]
-    return Picture(thumbnails.thumbnail(image), legible(findings.collection.files[place]), lines, link)
+    return Picture(thumbnails.thumbnail(image), printable(findings.collection.files[place]), lines, link)
 
 
 def class_name(findings: Findings, label: int) -> str:
-    return legible(findings.collection.class_names[label])
+    return printable(findings.collection.class_names[label])
 
 
 def some(shown: Sequence, of: Sequence) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from cifar10.exploration.findings import Findings
-from cifar10.exploration.text import legible
+from cifar10.report.numbers import printable
 
 LARGEST_SHEET = 8192  # pixels of a side of a sheet of tiles that TensorBoard takes
 
@@ -17,7 +17,7 @@ def write(folder: Path, findings: Findings) -> None:
     """Write the components of the chosen pictures below `folder`, as a new run of `tensorboard --logdir folder`."""
     found, chosen = findings.collection, findings.chosen
     rows = [
-        [legible(found.class_names[found.labels[place]]), str(found.splits[place]), legible(found.files[place])]
+        [printable(found.class_names[found.labels[place]]), str(found.splits[place]), printable(found.files[place])]
         for place in chosen
     ]
     side = min(32, LARGEST_SHEET // int(np.ceil(len(chosen) ** 0.5)))

@@ -41,16 +41,6 @@ class Table:
 
 
 @dataclass
-class Figure:
-    """draw: makes it at a width in inches. name: of its files, one word, unlike every other's of the document."""
-
-    name: str
-    caption: str
-    draw: Callable[[float], Drawing]
-    kind: ClassVar[str] = "figure"
-
-
-@dataclass
 class Picture:
     """uri: data URI. alt: what a screen reader says. lines: below it. link: where a click leads, such as "#map-12"."""
 
@@ -92,6 +82,16 @@ class Map:
     data: dict
     label: str
     kind: ClassVar[str] = "map"
+
+
+@dataclass
+class Figure:
+    """draw: makes it at a width in inches. name: of its files, one word, unlike every other's of the document."""
+
+    name: str
+    caption: str
+    draw: Callable[[float], Drawing]
+    kind: ClassVar[str] = "figure"
 
 
 Block = Paragraph | Heading | Bullets | Table | Figure | Pictures | Bars | Map

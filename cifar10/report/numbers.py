@@ -81,6 +81,11 @@ def plural(n: int, word: str) -> str:
     return f"{count(n)} {word}{'s' * (n != 1)}"
 
 
+def printable(text: str) -> str:
+    """A name from a file or a folder on one line: what cannot be seen, or turns a line around, as its escape."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def _hundredfold(value: float | None) -> float | None:
     return None if value is None else 100 * value
 

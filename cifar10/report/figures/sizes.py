@@ -15,8 +15,8 @@ def sizes_figure(sizes: np.ndarray, width: float = style.DOUBLE) -> Figure:
     """Draw widths against heights, and the aspect ratios; sizes: width and height in pixels, int (N, 2)."""
     figure, (scatter, bars) = style.next_to_each_other(2, width, 2.6)
     pairs, counts = np.unique(sizes, axis=0, return_counts=True)
-    areas = 6 + 120 * counts / counts.max()
-    scatter.scatter(*pairs.T, s=areas, color=style.group_colour(0), alpha=0.5, linewidths=0)
+    areas = 8 + 120 * (counts - 1) / counts.max()
+    scatter.scatter(*pairs.T, s=areas, color=style.group_colour(0), alpha=0.5, linewidths=0, rasterized=True)
     scatter.set(xlabel="width (pixels)", ylabel="height (pixels)", xscale="log", yscale="log")
     for axis, values in ((scatter.xaxis, pairs[:, 0]), (scatter.yaxis, pairs[:, 1])):
         ticks = np.geomspace(max(1, values.min() * 0.9), values.max() * 1.1, 4)
