@@ -63,9 +63,7 @@ def explain(error: Exception, config_name: str) -> str:
         way = "write KEY=VALUE, and text with special characters as 'KEY=\"TEXT\"'"
         return f"{without_hints(error.override)}: not a setting that Hydra can read; {way}"
     if lacks_memory(error):
-        smaller = (
-            "number of images, images=N" if config_name == "explore" else "data.batch_size, data.image_size or model"
-        )
+        smaller = "images=N" if config_name == "explore" else "data.batch_size, data.image_size or model"
         return f"not enough memory ({cause_of(error)}); try a smaller {smaller}"
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""

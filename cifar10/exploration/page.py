@@ -177,8 +177,8 @@ def sizes(findings: Findings) -> Iterator[Block]:
         f"Shorter sides from {short[0]:,} to {short[-1]:,} pixels, half of them above {short[len(short) // 2]:,};"
         f" {percent(share_of_long(found), 0)} of the pictures are more than twice as long as wide."
     )
-    yield Figure("sizes", "Width and height of the pictures, larger dots for more of them, and how wide for their height; beyond 4:1 at the ends.",
-                 lambda width: sizes_figure(found, width))  # fmt: skip
+    caption = "Width and height, larger dots for more pictures; how wide for their height, beyond 4:1 at the ends."
+    yield Figure("sizes", caption, lambda width: sizes_figure(found, width))
 
 
 def pixels(findings: Findings) -> Iterator[Block]:
