@@ -19,8 +19,9 @@ def explore(cfg: DictConfig) -> None:
     from cifar10.exploration import steps
 
     settings = steps.settings_of(cfg)
+    folder = steps.folder_of(settings)
     findings = steps.explore(steps.read(cfg), settings)
-    folder = steps.write(findings, settings)
+    steps.write(folder, findings)
     steps.conclude(folder, findings)
 
 

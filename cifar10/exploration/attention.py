@@ -57,7 +57,7 @@ def classes(findings: Findings) -> list[str]:
             found.append(f"No {split} picture of {listed(absent)}.")
     low, high = int(total.argmin()), int(total.argmax())
     if total[high] >= UNEQUAL * max(1, total[low]):
-        found.append(f"The largest class, {names[high]}, has {plural(total[high], 'picture')}, the smallest,"
+        found.append(f"The largest class, {names[high]}, has {plural(int(total[high]), 'picture')}, the smallest,"
                      f" {names[low]}, {count(total[low])}:"
                      " accuracy alone says little; try data.sampler=balanced.")  # fmt: skip
     return found

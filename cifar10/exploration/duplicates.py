@@ -17,7 +17,7 @@ from cifar10.progress import Progress
 
 SIDE, COARSE = 32, 8  # pixels: of the pictures compared, and of their outlines, by which candidates are found
 ALIKE = 0.8  # least correlation of two outlines; 0.84 after a shift by a pixel
-SAME_DETAIL = 0.85  # least correlation of detail: copies have 0.95, two seas below the same sky up to 0.79
+SAME_DETAIL = 0.84  # least correlation of detail: copies have 0.9, two seas below the same sky up to 0.79
 SHIFT = 2  # pixels of SIDE by which a copy may be shifted
 LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -67,7 +67,7 @@ def near_pairs(read: Callable[[np.ndarray], np.ndarray], places: np.ndarray) -> 
     """
     grey = _grey(read, places)
     outline = _unit(F.adaptive_avg_pool2d(grey, COARSE).flatten(1))
-    detail = grey - F.avg_pool2d(F.pad(grey[:, None], (2,) * 4, mode="replicate"), 5, 1)[:, 0]
+    detail = grey - F.avg_pool2d(F.pad(grey[:, None], (3,) * 4, mode="replicate"), 7, 1)[:, 0]
     found = []
     with Progress(2 * len(places), "comparing pictures") as progress:
         for turned in (False, True):

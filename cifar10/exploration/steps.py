@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from cifar10.commandline import claim
 from cifar10.commandline.instantiate import describe, make, matches
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError, cause_of, one_line
@@ -67,20 +69,23 @@ def explore(found: Collection, settings: Settings) -> Findings:
     return look(found, settings.images, model, settings.label_splits)
 
 
-def write(findings: Findings, settings: Settings) -> Path:
-    """Write the page, explore.json and TensorBoard's projector, and return their folder; UserError if that fails."""
-    folder = Path("outputs") / "explore" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    folder = folder if settings.output is None else Path(settings.output).expanduser()
+def folder_of(settings: Settings) -> Path:
+    """Where the page goes: a folder that exists now, before minutes of work, and is removed if it stays empty."""
+    if settings.output is not None:
+        return claim.make(Path(settings.output).expanduser())
+    return claim.make_another(Path("outputs") / "explore" / time.strftime("%Y-%m-%d_%H-%M-%S"))
+
+
+def write(folder: Path, findings: Findings) -> None:
+    """Write the page, explore.json and TensorBoard's projector; UserError if the folder cannot hold them."""
     log.info("writing the page")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "explore.json", json.dumps(facts(findings), indent=1) + "\n")
         if findings.components is not None:
             projector.write(folder, findings)
         page.write(folder, findings)
     except OSError as error:
         raise UserError(f"output={folder}: the page cannot be written there ({cause_of(error)})") from error
-    return folder
 
 
 def facts(findings: Findings) -> dict:
@@ -114,8 +119,6 @@ def facts(findings: Findings) -> dict:
 
 def conclude(folder: Path, findings: Findings) -> None:
     """Say what was found, where the page is, and what to do next."""
-    from hydra.core.hydra_config import HydraConfig
-
     given = [one for one in overrides_of(HydraConfig.get()) if one.lstrip("+").startswith(("data=", "data."))]
     train = shlex.join(["python", "train.py", *given, "model=efficientnet_b0"])
     place = os.path.relpath(folder)
