@@ -5,13 +5,19 @@ python -m cifar10 cache                                   what is kept of pictur
 """
 
 import difflib
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from cifar10.commandline.command import Command
+from cifar10.machine import size
+
+log = logging.getLogger("cifar10")
 
 
 def explore(cfg: DictConfig) -> None:
@@ -27,9 +33,16 @@ def explore(cfg: DictConfig) -> None:
 
 def cache(cfg: DictConfig) -> None:
     """List the stores of decoded pictures, or remove them."""
-    from cifar10.exploration import stores
+    from cifar10.data.store_cache import clear_cache, default_cache, list_stores
 
-    stores.clear(cfg) if cfg.clear else stores.show(cfg)
+    folder = default_cache() if cfg.cache is None else Path(cfg.cache).expanduser()
+    if cfg.clear:
+        log.info(f"{folder}: {size(clear_cache(folder))} removed")
+        return
+    for store in list_stores(folder):
+        what = f"{store.count:,} pictures of {store.name} at {store.size} px" if store.count else "not finished"
+        log.info(f"{size(store.nbytes):>9}  {what}, last used {date.fromtimestamp(store.used)}")
+    log.info(f"in {folder}; python -m cifar10 cache clear=true removes what no run is using")
 
 
 @dataclass(frozen=True)

@@ -101,3 +101,14 @@ def test_a_folder_that_cannot_be_made_is_found_out_before_the_work(explore, comm
     (tmp_path / "file").write_text("")
     assert explore("output=file/page") == 1
     assert "name a writable folder: output=FOLDER" in command.err and "features" not in command.out
+
+
+def test_the_cache_is_listed_and_cleared(command, monkeypatch, tmp_path):
+    cache = pytest.importorskip("cifar10.data.store_cache")
+    store = cache.Listed(tmp_path / "a", "photos", 1200, 224, 180_633_600, 0.0)
+    monkeypatch.setattr(cache, "list_stores", lambda folder: [store] if folder == tmp_path else [])
+    monkeypatch.setattr(cache, "clear_cache", lambda folder: 180_633_600)
+    assert command(DOOR, "cache", f"cache={tmp_path}") == 0, command.err
+    assert "180.6 MB  1,200 pictures of photos at 224 px, last used 1970-01-01" in command.out
+    assert command(DOOR, "cache", f"cache={tmp_path}", "clear=true") == 0, command.err
+    assert f"{tmp_path}: 180.6 MB removed" in command.out

@@ -18,6 +18,7 @@ from cifar10.progress import Progress
 SIDE, COARSE = 32, 8  # pixels: of the pictures compared, and of their outlines, by which candidates are found
 ALIKE = 0.8  # least correlation of two outlines; 0.84 after a shift by a pixel
 SAME_DETAIL = 0.84  # least correlation of detail: copies have 0.9, two seas below the same sky up to 0.79
+LEAST_DETAIL = 2  # grey levels of standard deviation; two plain areas are no copies
 SHIFT = 2  # pixels of SIDE by which a copy may be shifted
 LUMINANCE = (0.299, 0.587, 0.114)
 
@@ -60,28 +61,27 @@ def _grouped(group: np.ndarray, labels: np.ndarray, splits: np.ndarray) -> list[
 
 
 def near_pairs(read: Callable[[np.ndarray], np.ndarray], places: np.ndarray) -> np.ndarray:
-    """Pairs (P, 2) of these places whose pictures differ by no more than compression, brightness, a small shift, or by
+    """Pairs (P, 2) of these places whose pictures differ by no more than compression, brightness, a small shift, or
     being each other's mirror image.
 
     read: places -> uint8 (n, 3, S, S).
     """
     grey = _grey(read, places)
-    outline = _unit(F.adaptive_avg_pool2d(grey, COARSE).flatten(1))
     detail = grey - F.avg_pool2d(F.pad(grey[:, None], (3,) * 4, mode="replicate"), 7, 1)[:, 0]
-    found = []
+    outline, found = _outline(grey), []
     with Progress(2 * len(places), "comparing pictures") as progress:
         for turned in (False, True):
-            mirror = F.adaptive_avg_pool2d(grey.flip(-1), COARSE).flatten(1) if turned else None
-            others = outline if mirror is None else _unit(mirror)
+            others, windows = (
+                (_outline(grey.flip(-1)), Windows(detail.flip(-1))) if turned else (outline, Windows(detail))
+            )
             for start in range(0, len(places), 1024):
                 alike = (outline[start : start + 1024] @ others.T > ALIKE).nonzero()
                 alike[:, 0] += start
                 alike = alike[alike[:, 0] < alike[:, 1]]
-                for few in alike.split(2048):
-                    found.append(few[_detail_agrees(detail, few, turned)])
+                for few in alike.split(1024):
+                    found.append(few[windows.best(detail[few[:, 0]], few[:, 1]) > SAME_DETAIL])
                 progress.update(min(1024, len(places) - start))
-    pairs = torch.cat(found).numpy() if found else np.empty((0, 2), int)
-    return places[np.unique(pairs, axis=0)]
+    return places[np.unique(torch.cat(found).numpy(), axis=0)]
 
 
 def _grey(read: Callable[[np.ndarray], np.ndarray], places: np.ndarray) -> Tensor:
@@ -94,19 +94,35 @@ def _grey(read: Callable[[np.ndarray], np.ndarray], places: np.ndarray) -> Tenso
     return torch.cat(parts)
 
 
+def _outline(grey: Tensor) -> Tensor:
+    return _unit(F.adaptive_avg_pool2d(grey, COARSE).flatten(1))
+
+
 def _unit(vectors: Tensor) -> Tensor:
-    """Zero mean and unit length, so that a product is a correlation; a plain area becomes zero."""
-    return F.normalize(vectors - vectors.mean(-1, keepdim=True), dim=-1, eps=1e-3)
+    """Zero mean and unit length, so that a product is a correlation; plain areas stay shorter."""
+    return F.normalize(vectors - vectors.mean(-1, keepdim=True), dim=-1, eps=LEAST_DETAIL * vectors.shape[-1] ** 0.5)
 
 
-def _detail_agrees(detail: Tensor, pairs: Tensor, turned: bool) -> Tensor:
-    """Whether each pair's pictures (P, 2) have the same detail at some small shift."""
-    inner = slice(SHIFT, SIDE - SHIFT)
-    first = _unit(detail[pairs[:, 0], inner, inner].flatten(1))
-    second = detail[pairs[:, 1]].flip(-1) if turned else detail[pairs[:, 1]]
-    size, best = SIDE - 2 * SHIFT, torch.full((len(pairs),), -1.0)
-    for down in range(2 * SHIFT + 1):
-        for across in range(2 * SHIFT + 1):
-            shifted = _unit(second[:, down : down + size, across : across + size].flatten(1))
-            best = torch.maximum(best, (first * shifted).sum(1))
-    return best > SAME_DETAIL
+class Windows:
+    """The detail of pictures, (N, SIDE, SIDE), seen through a smaller window at every small shift."""
+
+    def __init__(self, detail: Tensor):
+        self.detail, self.size = detail, SIDE - 2 * SHIFT
+        self.shifts = [(down, across) for down in range(2 * SHIFT + 1) for across in range(2 * SHIFT + 1)]
+        least = LEAST_DETAIL * self.size
+        self.lengths = [
+            self.view(detail, *shift).flatten(1).var(1, correction=0).sqrt().mul(self.size).clamp(least)
+            for shift in self.shifts
+        ]
+
+    def view(self, detail: Tensor, down: int, across: int) -> Tensor:
+        return detail[:, down : down + self.size, across : across + self.size]
+
+    def best(self, others: Tensor, places: Tensor) -> Tensor:
+        """The highest correlation, at any shift, of each of the others (P, SIDE, SIDE) with the picture at its place."""
+        others = _unit(self.view(others, SHIFT, SHIFT).flatten(1)).view(-1, self.size, self.size)
+        detail, best = self.detail[places], torch.full((len(places),), -1.0)
+        for shift, lengths in zip(self.shifts, self.lengths, strict=True):
+            products = (others * self.view(detail, *shift)).sum((1, 2))  # the others' mean is zero
+            best = torch.maximum(best, products / lengths[places])
+        return best

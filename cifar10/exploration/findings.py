@@ -17,7 +17,7 @@ from cifar10.models.efficientnet import EfficientNet
 log = logging.getLogger("explore")
 
 SPLITS = ("train", "val", "test")
-MOST_COMPARED = 30_000  # pictures searched for near duplicates; the time grows with the square of their number
+MOST_COMPARED = 15_000  # pictures searched for near duplicates; the time grows with the square of their number
 
 
 @dataclass

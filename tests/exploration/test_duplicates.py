@@ -26,7 +26,7 @@ CHANGES = {
     "brighter": lambda image: np.clip(image * 1.2, 0, 255).astype(np.uint8),
     "darker": lambda image: (image * 0.7).astype(np.uint8),
     "grey": lambda image: image.mean(0, keepdims=True).repeat(3, 0).astype(np.uint8),
-    "shifted": lambda image: np.roll(image, (1, -1), (1, 2)),
+    "shifted": lambda image: np.roll(image, 1, 2),
     "mirrored": lambda image: image[:, :, ::-1],
 }
 
