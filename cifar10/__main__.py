@@ -15,6 +15,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from cifar10.commandline.command import Command
+from cifar10.errors import UserError
 from cifar10.machine import size
 
 log = logging.getLogger("cifar10")
@@ -35,8 +36,10 @@ def cache(cfg: DictConfig) -> None:
     """List the stores of decoded pictures, or remove them."""
     from cifar10.data.store_cache import clear_cache, default_cache, list_stores
 
-    folder = default_cache() if cfg.cache is None else Path(cfg.cache).expanduser()
-    if cfg.clear:
+    if not isinstance(clear := cfg["clear"], bool):  # cfg.clear is a method
+        raise UserError(f"clear={clear}: must be true or false")
+    folder = default_cache() if cfg.cache is None else Path(str(cfg.cache)).expanduser()
+    if clear:
         log.info(f"{folder}: {size(clear_cache(folder))} removed")
         return
     for store in list_stores(folder):

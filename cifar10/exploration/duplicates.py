@@ -71,9 +71,8 @@ def near_pairs(read: Callable[[np.ndarray], np.ndarray], places: np.ndarray) -> 
     outline, found = _outline(grey), []
     with Progress(2 * len(places), "comparing pictures") as progress:
         for turned in (False, True):
-            others, windows = (
-                (_outline(grey.flip(-1)), Windows(detail.flip(-1))) if turned else (outline, Windows(detail))
-            )
+            others = _outline(grey.flip(-1)) if turned else outline
+            windows = Windows(detail.flip(-1) if turned else detail)
             for start in range(0, len(places), 1024):
                 alike = (outline[start : start + 1024] @ others.T > ALIKE).nonzero()
                 alike[:, 0] += start
@@ -119,7 +118,7 @@ class Windows:
         return detail[:, down : down + self.size, across : across + self.size]
 
     def best(self, others: Tensor, places: Tensor) -> Tensor:
-        """The highest correlation, at any shift, of each of the others (P, SIDE, SIDE) with the picture at its place."""
+        """The highest correlation, at any shift, of each of the others (P, SIDE, SIDE) with the picture at a place."""
         others = _unit(self.view(others, SHIFT, SHIFT).flatten(1)).view(-1, self.size, self.size)
         detail, best = self.detail[places], torch.full((len(places),), -1.0)
         for shift, lengths in zip(self.shifts, self.lengths, strict=True):
