@@ -53,7 +53,7 @@ def check_environment(key: str, value: object) -> None:
     if isinstance(value, dict | list):
         for name, item in value.items() if isinstance(value, dict) else enumerate(value):
             check_environment(f"{key}.{name}".lstrip("."), item)
-    elif key.endswith((".root", ".weights")):
+    elif key.endswith((".root", ".cache", ".weights")):
         return
     elif isinstance(value, str) and re.search(r"\$\{[^}]*\benv\b|\$\{[\w.]*\$\{", value):
         raise ValueError(f"{key} reads the environment")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parent.parent
-COMMANDS = {"train", "evaluate"}
+COMMANDS, FRONT_DOOR = {"train", "evaluate"}, "__main__"
 GROUND_FLOOR = {"run_folder", "files", "machine", "progress", "errors", "signals", "processes", "untrusted"}
 FLOORS = [  # a module imports from its own wing and from lower floors; on the ground floor, from its neighbours too
-    COMMANDS,
-    {"training", "evaluation"},
+    COMMANDS | {FRONT_DOOR},
+    {"training", "evaluation", "exploration"},
     {"commandline"},
     {"sweeps"},
     {"callbacks"},
@@ -117,7 +117,11 @@ def loose_modules(project: Path) -> list[str]:
     """Modules directly in the package, but for the ground floor, and folders that are no wing."""
     wings = set().union(*FLOORS[1:-1])
     found = [path for path in (project / "cifar10").iterdir() if path.suffix == ".py" or any(path.glob("*.py"))]
-    return [path.name for path in found if path.stem not in (wings if path.is_dir() else GROUND_FLOOR | {"__init__"})]
+    return [
+        path.name
+        for path in found
+        if path.stem not in (wings if path.is_dir() else GROUND_FLOOR | {"__init__", FRONT_DOOR})
+    ]
 
 
 RULES = {
@@ -145,6 +149,8 @@ VIOLATIONS = {
         ("cifar10/files.py", "from .data import split"),
         ("cifar10/data/split.py", "from tests import conftest"),
         ("cifar10/training/run.py", "from train import main"),
+        ("cifar10/exploration/page.py", "from cifar10.evaluation import steps"),
+        ("cifar10/commandline/command.py", "from cifar10.__main__ import main"),
         ("cifar10/models/cnn.py", "from cifar10 import callbacks"),
     ],
     "imports make no circle": [
@@ -203,7 +209,7 @@ def torch_is_imported_by(*modules: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("place", ["commandline", "run_folder"])
+@pytest.mark.parametrize("place", ["commandline", "run_folder", FRONT_DOOR])
 def test_what_answers_before_torch_is_loaded_does_not_load_it(place):
     assert modules_in(place) and not torch_is_imported_by(*modules_in(place))
 

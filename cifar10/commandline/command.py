@@ -36,7 +36,7 @@ PATHS = ("data.root", "data_root", "model.weights", "resume")  # relative to whe
 
 
 class Command:
-    """train.py or evaluate.py: from the arguments to the function of the composed configuration, and its errors.
+    """A command: from the arguments to the function of the composed configuration, and its errors.
 
     A UserError from the function ends the program with its line and exit code, and an unused run folder is removed.
     HYDRA_FULL_ERROR=1 shows tracebacks instead.

@@ -63,12 +63,14 @@ def explain(error: Exception, config_name: str) -> str:
         way = "write KEY=VALUE, and text with special characters as 'KEY=\"TEXT\"'"
         return f"{without_hints(error.override)}: not a setting that Hydra can read; {way}"
     if lacks_memory(error):
-        return f"not enough memory ({cause_of(error)}); try a smaller data.batch_size, data.image_size or model"
+        smaller = "images=N" if config_name == "explore" else "data.batch_size, data.image_size or model"
+        return f"not enough memory ({cause_of(error)}); try a smaller {smaller}"
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
-        way = "name a writable folder: hydra.run.dir=FOLDER"
+        trains = config_name == "train"
+        way = f"name a writable folder: {'hydra.run.dir' if trains else 'output'}=FOLDER"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            way = "free some space, then resume: python train.py resume=RUN"
+            way = f"free some space, then {'resume: python train.py resume=RUN' if trains else 'try again'}"
         return f"{what}{cause_of(error)}; {way}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None)
@@ -96,7 +98,7 @@ def choices() -> list[str]:
 
 def unknown(key: str, config_name: str) -> str:
     """What to do about a key on the command line that the configuration lacks."""
-    if key == "ckpt_path":
+    if key == "ckpt_path" and config_name == "train":
         return "no such setting; resume=RUN resumes a run"
     for argument in sys.argv[1:]:
         removed = argument.partition("=")[0]

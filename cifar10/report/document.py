@@ -50,6 +50,50 @@ class Table:
 
 
 @dataclass
+class Picture:
+    """uri: data URI. alt: what a screen reader says. lines: below it. link: where a click leads, such as "#map-12"."""
+
+    uri: str
+    alt: str
+    lines: Sequence[str] = ()
+    link: str = ""
+
+
+@dataclass
+class Pictures:
+    """Pictures in rows, each with a title, that break where the page ends; the rows scroll if `tall`."""
+
+    rows: Sequence[tuple[str, Sequence[Picture]]]
+    tall: bool = False
+    kind: ClassVar[str] = "pictures"
+
+
+@dataclass
+class Bars:
+    """A table with a stacked bar in each row; values: whole numbers, one list a part, one number a row."""
+
+    names: Sequence[str]
+    parts: Sequence[str]
+    values: Sequence[Sequence[int]]
+    kind: ClassVar[str] = "bars"
+
+    def rows(self) -> Iterator[tuple[str, list[float], list[str]]]:
+        """Of each row the name, the widths of its parts in per cent of the longest bar, and the numbers as text."""
+        numbers = np.array(self.values).T  # (rows, parts)
+        for name, row in zip(self.names, numbers, strict=True):
+            yield name, (100 * row / max(1, numbers.sum(1).max())).round(2).tolist(), [f"{value:,}" for value in row]
+
+
+@dataclass
+class Map:
+    """Points that show a picture when pointed at; data: what `templates/map.html` reads. label: of its canvas."""
+
+    data: dict
+    label: str
+    kind: ClassVar[str] = "map"
+
+
+@dataclass
 class Figure:
     """draw: makes it at a width in inches. name: of its files, one word, unlike every other's of the document."""
 
@@ -65,7 +109,7 @@ class Images(Protocol):
     def __getitem__(self, places: np.ndarray) -> ArrayLike: ...
 
 
-Block = Paragraph | Heading | Bullets | Table | Figure
+Block = Paragraph | Heading | Bullets | Table | Figure | Pictures | Bars | Map
 
 
 @dataclass
@@ -81,7 +125,7 @@ class Section:
 class Document:
     title: str
     subtitle: str
-    lead: list[Paragraph]
+    lead: list[Paragraph | Bullets]
     sections: list[Section]
 
     def figures(self) -> Iterator[Figure]:

@@ -410,7 +410,7 @@ def test_a_picture_that_is(command, pictures, tmp_path, damage):
     file = pictures / "train" / "cat" / "3.png"
     damage(file)
     settings = ("data=folder", f"data.root={pictures}", *ONCE, "hydra.run.dir=run")
-    words = "1 of 6 pictures of the class cat cannot be read (train/cat/3.png: "
+    words = "1 of 12 pictures of the class cat cannot be read (train/cat/3.png: "
     refused(command, "train.py", *settings, "data.max_unreadable=0", words=words)
     assert (tmp_path / "run" / "unreadable.csv").read_text().startswith("file,reason\ntrain/cat/3.png,")
     assert not (tmp_path / "run" / "split.csv").exists()

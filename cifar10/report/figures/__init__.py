@@ -16,6 +16,7 @@ from cifar10.report.figures.curves import learning_curves_figure
 from cifar10.report.figures.files import save_figure, svg
 from cifar10.report.figures.gallery import gallery_figure
 from cifar10.report.figures.overview import overview_figure
+from cifar10.report.figures.sizes import sizes_figure
 from cifar10.report.figures.style import DOUBLE, SINGLE, group_colour, group_marker
 from cifar10.report.figures.two_classes import two_classes_figure
 
@@ -42,6 +43,7 @@ __all__ = [
     "per_class_figure",
     "reliability_figure",
     "save_figure",
+    "sizes_figure",
     "svg",
     "two_classes_figure",
 ]

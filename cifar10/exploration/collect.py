@@ -1,0 +1,98 @@
+"""From a data module to plain arrays: everything that exploring looks at."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.errors import UserError
+from cifar10.progress import Progress
+
+log = logging.getLogger("explore")
+
+
+@dataclass
+class Collection:
+    """The pictures of all splits, in a fixed order.
+
+    read: places (n,) -> uint8 (n, 3, S, S). labels: int (N,). splits: str (N,), "train", "val" or "test".
+    files: a name for each, unique. sizes: width and height before anything was resized, int (N, 2).
+    digests: of the content, str (N,), "" where unknown. unreadable: the reason by file; these are in no array.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    read: Callable[[np.ndarray], np.ndarray]
+    labels: np.ndarray
+    splits: np.ndarray
+    files: Sequence[str]
+    sizes: np.ndarray
+    digests: np.ndarray
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def collect(datamodule: CIFAR10DataModule) -> Collection:
+    """All pictures that the data module knows, test pictures included."""
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    parts = [("train", "train"), ("train", "val")]
+    try:
+        datamodule.setup("test")
+        parts.append(("test", "test"))
+    except UserError as error:
+        log.info(f"no test pictures: {error}")
+    loaded = [(split, *datamodule.loaded[part], datamodule.indices[split]) for part, split in parts]
+    starts = np.cumsum([0, *(len(indices) for *_, indices in loaded)])
+    images = [(all_images, indices) for _, all_images, _, indices in loaded]
+
+    def read(places: np.ndarray) -> np.ndarray:
+        which = np.searchsorted(starts, places, side="right") - 1
+        found = np.empty((len(places), *images[0][0].shape[1:]), np.uint8)
+        for part in np.unique(which):
+            all_images, indices = images[part]
+            found[which == part] = all_images[indices[torch.from_numpy(places[which == part] - starts[part])]].numpy()
+        return found
+
+    return Collection(
+        name=datamodule.source.name,
+        class_names=tuple(datamodule.class_names),
+        read=read,
+        labels=np.concatenate([labels[indices].numpy() for _, _, labels, indices in loaded]),
+        splits=np.concatenate([np.full(len(indices), split) for split, _, _, indices in loaded]),
+        files=[name for split, _, _, indices in loaded for name in names_of(split, indices)],
+        sizes=np.full((starts[-1], 2), images[0][0].shape[-2:][::-1]),
+        digests=digests_of(read, int(starts[-1])),
+    )
+
+
+def names_of(split: str, indices: torch.Tensor) -> list[str]:
+    """Names of pictures that come as arrays: `train 123` is the source's; of validation too, which is drawn from it."""
+    return [f"{'test' if split == 'test' else 'train'} {index}" for index in indices.tolist()]
+
+
+def digests_of(read: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
+    """Digests of the pixels, for pictures that come as arrays."""
+    digests = []
+    with Progress(count, "looking for equal pictures") as progress:
+        for start in range(0, count, 256):
+            images = read(np.arange(start, min(start + 256, count)))
+            digests += [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+            progress.update(len(images))
+    return np.array(digests)
+
+
+def sample(labels: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+    """Places of at most this many pictures, ascending, with each class's share of all; larger samples contain it."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # shuffled within each class
+    counts = np.bincount(labels)
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    share = rank / counts[labels[order]]  # 0 for the first of each class: none is left out
+    return np.sort(order[np.argsort(share, kind="stable")[:most]])
