@@ -133,7 +133,8 @@ def remove_unused_folder(own: DictConfig) -> None:
     if is_worker or folder == Path(own.runtime.cwd):
         return
     settings, log_file = folder / (own.output_subdir or ".hydra"), folder / f"{own.job.name}.log"
-    if set(folder.glob("*")) - {settings, log_file, RunFolder(folder).lock}:
+    run = RunFolder(folder)
+    if set(folder.glob("*")) - {settings, log_file, run.lock, run.unreadable, run.duplicates}:
         return
     for file in [*settings.glob("*.yaml"), log_file]:
         file.unlink(missing_ok=True)

@@ -170,9 +170,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
         """
         if stage == "fit" or self.trainer is not self.served_to:
             self.features = {}  # another model's
-        preprocessing = getattr(self.trainer and self.trainer.lightning_module, "preprocessing", None)
-        if isinstance(preprocessing, Preprocessing):
-            self.use_preprocessing(preprocessing)
+        own = getattr(self.trainer and self.trainer.lightning_module, "preprocessing", None)
+        self.use_preprocessing(own if isinstance(own, Preprocessing) else self.preprocessing)
         try:
             self.data.load(stage, self.preprocessing, self.fit_settings)
         except ValueError as error:

@@ -85,11 +85,11 @@ class PictureData(LoadedData):
         else:
             splits = draw(self.pictures, *self.sizes, self.split_seed)
         fit = (preprocessing.store_size, preprocessing.resize_mode, preprocessing.background)
-        self.store = open_store(self.pictures, *fit, self.cache)
+        self.store = open_store(self.pictures, *fit, self.cache, self.source.name)
+        splits[list(self.store.errors)] = UNUSED
         self.twice = duplicates(splits, self.store.digests)
         if self.duplicates == "drop":
             splits = leave_out_duplicates(splits, self.twice)
-        splits[list(self.store.errors)] = UNUSED
         self.splits = splits
         self.announce()
         if self.keeps:

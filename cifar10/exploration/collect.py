@@ -3,12 +3,13 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.data.picture_data import PictureData
 from cifar10.errors import UserError
 from cifar10.progress import Progress
 
@@ -39,37 +40,44 @@ class Collection:
 
 
 def collect(datamodule: CIFAR10DataModule) -> Collection:
-    """All pictures that the data module knows, test pictures included."""
+    """All pictures that take part in a split, test pictures included."""
     datamodule.prepare_data()
     datamodule.setup("fit")
-    parts = [("train", "train"), ("train", "val")]
+    splits = ["train", "val"]
     try:
         datamodule.setup("test")
-        parts.append(("test", "test"))
+        splits.append("test")
     except UserError as error:
         log.info(f"no test pictures: {error}")
-    loaded = [(split, *datamodule.loaded[part], datamodule.indices[split]) for part, split in parts]
-    starts = np.cumsum([0, *(len(indices) for *_, indices in loaded)])
-    images = [(all_images, indices) for _, all_images, _, indices in loaded]
+    parts = [datamodule.data.part(split) for split in splits]
+    starts = np.cumsum([0, *map(len, parts)])
 
     def read(places: np.ndarray) -> np.ndarray:
         which = np.searchsorted(starts, places, side="right") - 1
-        found = np.empty((len(places), *images[0][0].shape[1:]), np.uint8)
-        for part in np.unique(which):
-            all_images, indices = images[part]
-            found[which == part] = all_images[indices[torch.from_numpy(places[which == part] - starts[part])]].numpy()
+        found = np.empty((len(places), *parts[0].images.shape[1:]), np.uint8)
+        for number in np.unique(which):
+            found[which == number] = parts[number][places[which == number] - starts[number]].numpy()
         return found
 
-    return Collection(
+    names = [part.files or names_of(split, part.indices) for split, part in zip(splits, parts, strict=True)]
+    collection = Collection(
         name=datamodule.source.name,
         class_names=tuple(datamodule.class_names),
         read=read,
-        labels=np.concatenate([labels[indices].numpy() for _, _, labels, indices in loaded]),
-        splits=np.concatenate([np.full(len(indices), split) for split, _, _, indices in loaded]),
-        files=[name for split, _, _, indices in loaded for name in names_of(split, indices)],
-        sizes=np.full((starts[-1], 2), images[0][0].shape[-2:][::-1]),
-        digests=digests_of(read, int(starts[-1])),
+        labels=np.concatenate([part.labels.numpy() for part in parts]),
+        splits=np.repeat(splits, list(map(len, parts))),
+        files=[name for of_part in names for name in of_part],
+        sizes=np.full((starts[-1], 2), parts[0].images.shape[-2:][::-1]),
+        digests=np.array([]),
     )
+    if isinstance(datamodule.data, PictureData):
+        store, files = datamodule.data.store, datamodule.data.pictures.files
+        known = {files[index]: reason for index, reason in store.errors.items()}
+        sizes = store.sizes[np.concatenate([part.indices.numpy() for part in parts])]
+        return replace(
+            collection, digests=np.concatenate([part.digests for part in parts]), sizes=sizes, unreadable=known
+        )
+    return replace(collection, digests=digests_of(read, int(starts[-1])))
 
 
 def names_of(split: str, indices: torch.Tensor) -> list[str]:
