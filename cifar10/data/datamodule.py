@@ -154,10 +154,9 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.preprocessing = preprocessing
 
     def keep_split(self, folder: Path, write: bool = True) -> None:
-        """Follow the split of pictures in a run's folder; if there is none, draw one and, if `write`, keep it there.
+        """Follow the split of pictures in a run's folder, split.csv; call it before `setup`.
 
-        If `write`, lists of pictures that cannot be read and of those in several splits are written beside it. Call it
-        before `setup`. For arrays it does nothing: their split is a function of the settings.
+        write: draw it if there is none, and keep there what was left out, too. Arrays need nothing of this.
         """
         if isinstance(self.data, PictureData):
             self.data.run, self.data.keeps = RunFolder(folder), write
@@ -215,7 +214,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if shuffle:
             anew = not (self.trainer and self.trainer.overfit_batches)
             epoch = lambda: self.trainer.current_epoch if self.trainer else 0  # noqa: E731
-            batches.shuffle(self.seed, self.augmentation, epoch, anew, balanced=self.sampler == "balanced")
+            batches.shuffle(self.seed, self.augmentation, epoch, anew, self.sampler == "balanced")
         return batches
 
     def transfer_batch_to_device(self, batch: tuple, device: torch.device, dataloader_idx: int) -> tuple:

@@ -41,6 +41,8 @@ class Collection:
 
 def collect(datamodule: CIFAR10DataModule) -> Collection:
     """All pictures that take part in a split, test pictures included."""
+    if isinstance(datamodule.data, PictureData):
+        datamodule.data.max_unreadable = 1.0  # they are what one wants to know
     datamodule.prepare_data()
     datamodule.setup("fit")
     splits = ["train", "val"]

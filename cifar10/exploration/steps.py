@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from cifar10.commandline import claim
 from cifar10.commandline.instantiate import describe, make, matches
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError, cause_of, one_line
 from cifar10.exploration import page, projector
 from cifar10.exploration.attention import attention, group_facts
@@ -57,8 +58,10 @@ def settings_of(cfg: DictConfig) -> Settings:
 
 
 def read(cfg: DictConfig) -> Collection:
-    """The pictures that the data section describes."""
-    return collect(make("data", cfg.data, CIFAR10DataModule))
+    """The pictures that the data section describes, at the size at which the backbone sees them."""
+    datamodule = make("data", cfg.data, CIFAR10DataModule)
+    datamodule.use_preprocessing(Preprocessing(cfg.image_size))
+    return collect(datamodule)
 
 
 def explore(found: Collection, settings: Settings) -> Findings:

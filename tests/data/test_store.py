@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar10.data import squares, store, store_files
-from cifar10.data.pictures import Pictures
+from cifar10.data.pictures import Pictures, stream
 from cifar10.data.squares import Square, load_square
 from cifar10.data.store import open_store
 from cifar10.data.store_cache import clear_cache, default_cache, list_stores
@@ -82,7 +82,7 @@ def open_as(kind, folder, cache, monkeypatch):
     if kind == "no room":
         monkeypatch.setattr(store.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
     opened = open_store(pictures_in(folder), 8, "pad", GREY, cache)
-    assert (getattr(opened.images, "tensor", None) is not None) == (kind == "in memory")
+    assert isinstance(opened.images, torch.Tensor) == (kind == "in memory")
     assert isinstance(opened.images, store.DecodedImages) == (kind == "no room")
     return opened
 
@@ -103,7 +103,7 @@ def test_it_looks_like_a_tensor(opened, direct):
 def test_any_batches_are_what_decoding_gives(opened, direct, batches):
     batches = [torch.tensor(batch) for batch in batches]
     expected = [direct[batch] for batch in batches]
-    for found in (list(opened.images.stream(batches)), [opened.images[batch] for batch in batches]):
+    for found in (list(stream(opened.images, batches)), [opened.images[batch] for batch in batches]):
         assert len(found) == len(expected)
         assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
@@ -111,9 +111,9 @@ def test_any_batches_are_what_decoding_gives(opened, direct, batches):
 def test_processes_give_the_same_pixels_and_leave_random_numbers_alone(opened, direct, monkeypatch):
     monkeypatch.setattr(squares, "FEW", 0)
     order, state = torch.arange(23, -1, -1).split(5), torch.get_rng_state()
-    assert torch.equal(torch.cat(list(opened.images.stream(order))), direct.flip(0))
+    assert torch.equal(torch.cat(list(stream(opened.images, order))), direct.flip(0))
     assert torch.equal(torch.get_rng_state(), state)
-    for _ in opened.images.stream(order):
+    for _ in stream(opened.images, order):
         break
     assert not multiprocessing.active_children()
 
