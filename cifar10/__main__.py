@@ -34,7 +34,7 @@ def explore(cfg: DictConfig) -> None:
 
 def cache(cfg: DictConfig) -> None:
     """List the stores of decoded pictures, or remove them."""
-    from cifar10.data.store_cache import clear_cache, default_cache, list_stores
+    from cifar10.data.store.cache import clear_cache, default_cache, list_stores
 
     if not isinstance(clear := cfg["clear"], bool):  # cfg.clear is a method
         raise UserError(f"clear={clear}: must be true or false")

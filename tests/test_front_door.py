@@ -104,7 +104,7 @@ def test_a_folder_that_cannot_be_made_is_found_out_before_the_work(explore, comm
 
 
 def test_the_cache_is_listed_and_cleared(command, monkeypatch, tmp_path):
-    cache = pytest.importorskip("cifar10.data.store_cache")
+    cache = pytest.importorskip("cifar10.data.store.cache")
     store = cache.Listed(tmp_path / "a", "photos", 1200, 224, 180_633_600, 0.0)
     monkeypatch.setattr(cache, "list_stores", lambda folder: [store] if folder == tmp_path else [])
     monkeypatch.setattr(cache, "clear_cache", lambda folder: 180_633_600)

@@ -19,8 +19,8 @@ from cifar10.data.batches import Batches
 from cifar10.data.feature_cache import FeatureCache, Features
 from cifar10.data.loaded import ArrayData
 from cifar10.data.picture_data import PictureData
+from cifar10.data.pictures.selection import shown_names
 from cifar10.data.preprocessing import WHITE, Preprocessing, check_fit
-from cifar10.data.selection import shown_names
 from cifar10.data.sources import open_source
 from cifar10.errors import UserError
 from cifar10.machine import fits_on
@@ -100,11 +100,10 @@ class CIFAR10DataModule(pl.LightningDataModule):
             self.data = ArrayData(self.source, *sizes)
         self.fit_settings = {"store_size": store_size, "resize": resize, "background": tuple(background)}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.seed, self.sampler = seed, sampler
+        self.seed, self.sampler, self.image_size = seed, sampler, image_size
         self.augmentation = Augmentation(
             crop_padding, flip, cutout, mixup_alpha, cutmix_alpha, crop_scale, jitter, hue, policy, erasing
         )
-        self.image_size = image_size
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
         self.is_prepared = False
         self.features: dict[str, FeatureCache] = {}  # of "train" and "val"; served in place of the images if present

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cifar10.data.classes import describe
 from cifar10.data.loaded import LoadedData
 from cifar10.data.pictures import SPLITS, UNUSED, Part
+from cifar10.data.pictures.classes import describe
+from cifar10.data.pictures.selection import check_readable, draw, duplicates, follow, leave_out_duplicates, named
+from cifar10.data.pictures.tables import Row, read_table, write_table
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.data.selection import check_readable, draw, duplicates, follow, leave_out_duplicates, named
 from cifar10.data.sources import PictureSource
 from cifar10.data.split import stratified_order
 from cifar10.data.store import open_store
-from cifar10.data.tables import Row, read_table, write_table
 from cifar10.errors import UserError
 from cifar10.files import atomic_write
 from cifar10.report.numbers import plural
@@ -73,7 +73,7 @@ class PictureData(LoadedData):
                 raise UserError(f"{self.source.name}: has no pictures for the split {name}; add some")
 
     def select(self, preprocessing: Preprocessing, training: bool) -> None:
-        """Set `pictures`, `store`, `splits` (see `cifar10.data.selection`) and `twice`.
+        """Set `pictures`, `store`, `splits` (see `cifar10.data.pictures.selection`) and `twice`.
 
         twice: groups of indices whose content is the same in several splits.
         """

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar10.data.augmentation import Augmentation
+from cifar10.data.augmentation.transforms import erase, random_boxes
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.data.transforms import erase, random_boxes
 from tests.data.test_transforms import IMAGENET, random_images, uniform
 
 SETTINGS = {

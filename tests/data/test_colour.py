@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
 
-from cifar10.data.colour import jitter, recolour
+from cifar10.data.augmentation.colour import jitter, recolour
 from tests.data.test_transforms import random_images, uniform
 
 ADJUST = {

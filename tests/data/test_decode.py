@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from cifar10.data.decode import UnreadablePicture, read_picture
+from cifar10.data.pictures.decode import UnreadablePicture, read_picture
 from cifar10.data.preprocessing import fit
 from tests.conftest import PROJECT
 from tests.pictures import (
@@ -401,7 +401,7 @@ import sys, torch
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from PIL import Image
-from cifar10.data.decode import read_picture
+from cifar10.data.pictures.decode import read_picture
 Image.MAX_IMAGE_PIXELS = 1500
 pictures = [path.read_bytes() for path in sorted(Path(sys.argv[1]).iterdir())] * 20
 with ThreadPoolExecutor(8) as pool:

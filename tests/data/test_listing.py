@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cifar10.data.classes import describe
+from cifar10.data.pictures.classes import describe
+from cifar10.data.pictures.tables import Row, read_table, write_table
 from cifar10.data.sources.folder import ImageFolder
-from cifar10.data.tables import Row, read_table, write_table
 from cifar10.errors import UserError
 
 

@@ -9,7 +9,7 @@ import torchvision.transforms.v2.functional as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar10.data.policies import CHANGES, LEVELS, OPERATIONS, POLICIES, apply_policy
+from cifar10.data.augmentation.policies import CHANGES, LEVELS, OPERATIONS, POLICIES, apply_policy
 from tests.data.test_transforms import uniform
 
 BILINEAR = v2.InterpolationMode.BILINEAR

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resized_crop
 
+from cifar10.data.augmentation.resampling import crop_and_resize
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.data.resampling import crop_and_resize
 from tests.data.test_transforms import random_images
 
 INTERPOLATIONS = {"bicubic": InterpolationMode.BICUBIC, "bilinear": InterpolationMode.BILINEAR}

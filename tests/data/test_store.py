@@ -20,11 +20,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cifar10.data import squares, store, store_files
-from cifar10.data.pictures import Pictures, stream
-from cifar10.data.squares import Square, load_square
+from cifar10.data import store
+from cifar10.data.pictures import Pictures, squares, stream
+from cifar10.data.pictures.squares import Square, load_square
+from cifar10.data.store import files as store_files
 from cifar10.data.store import open_store
-from cifar10.data.store_cache import clear_cache, default_cache, list_stores
+from cifar10.data.store.cache import clear_cache, default_cache, list_stores
 from cifar10.errors import UserError
 from cifar10.signals import Interrupted, signals
 

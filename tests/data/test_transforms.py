@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifar10.data.augmentation import Augmentation
+from cifar10.data.augmentation.transforms import crop_and_flip, cutout, mix
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.data.transforms import crop_and_flip, cutout, mix
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 few = settings(max_examples=25, deadline=None, derandomize=True)

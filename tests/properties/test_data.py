@@ -9,11 +9,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cifar10.data.augmentation import Augmentation
+from cifar10.data.augmentation.transforms import crop_and_flip
 from cifar10.data.batch_files import TRAIN_FILES, dump_batch, load_batches
 from cifar10.data.batches import Batches
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.split import split
-from cifar10.data.transforms import crop_and_flip
 from cifar10.errors import UserError
 
 some = settings(max_examples=50, deadline=None, derandomize=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cifar10.data.decode import UnreadablePicture, read_picture
+from cifar10.data.pictures.decode import UnreadablePicture, read_picture
 from tests.pictures import BEST, ORIENTED, UPRIGHT, WRITTEN, encode, exif, is_written
 
 pytestmark = [

@@ -4,8 +4,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from cifar10.data.listing import list_folder, list_table
 from cifar10.data.pictures import Pictures
+from cifar10.data.pictures.listing import list_folder, list_table
 
 
 class ImageFolder:

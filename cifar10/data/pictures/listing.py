@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cifar10.data.classes import in_words, name_classes, natural
-from cifar10.data.layout import place_folders
 from cifar10.data.pictures import Pictures
-from cifar10.data.scan import scan
-from cifar10.data.tables import Row, read_table
+from cifar10.data.pictures.classes import in_words, name_classes, natural
+from cifar10.data.pictures.layout import place_folders
+from cifar10.data.pictures.scan import scan
+from cifar10.data.pictures.tables import Row, read_table
 from cifar10.errors import UserError, cause_of
 
 LOOSE = "pictures outside class folders"

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cifar10.data.decode import UnreadablePicture, read_picture
 from cifar10.data.pictures import Pictures
+from cifar10.data.pictures.decode import UnreadablePicture, read_picture
 from cifar10.data.preprocessing import WHITE, fit
 
 FEW = 300  # pictures that are decoded before processes have started

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar10.data import store_files
 from cifar10.data.pictures import Pictures
-from cifar10.data.squares import Square, Squares, loaded
-from cifar10.data.store_cache import default_cache
+from cifar10.data.pictures.squares import Square, Squares, loaded
+from cifar10.data.store import files
+from cifar10.data.store.cache import default_cache
 from cifar10.errors import UserError, cause_of
 from cifar10.machine import free_memory
 from cifar10.machine import size as human
@@ -136,15 +136,15 @@ def open_store(
     Raises UserError if the cache cannot be written.
     """
     square, cache = Square(size, resize, tuple(background)), cache or default_cache()
-    folder = cache / store_files.folder_name(pictures, square)
+    folder = cache / files.folder_name(pictures, square)
     try:
         folder, pixels = _find_or_build(folder, pictures, square, name)
         with suppress(OSError):  # a read-only cache
-            os.utime(folder / store_files.ABOUT)
-        records = np.fromfile(folder / store_files.RECORDS, store_files.RECORD)
+            os.utime(folder / files.ABOUT)
+        records = np.fromfile(folder / files.RECORDS, files.RECORD)
         images = DecodedImages(pictures, square)
         if pixels:
-            images = StoredImages(folder / store_files.IMAGES, len(pictures), size)
+            images = StoredImages(folder / files.IMAGES, len(pictures), size)
             if images.nbytes < min(IN_MEMORY, free_memory() / 4):
                 images = images.to("cpu")
     except OSError as error:
@@ -162,23 +162,23 @@ def _find_or_build(folder: Path, pictures: Pictures, square: Square, name: str) 
     """Where the store is, and whether it has pixels."""
     count, what = len(pictures), f"{len(pictures):,} pictures at {square.size} px"
     without = folder.with_name(f"{folder.name}-records")
-    if store_files.is_whole(folder, count, square.nbytes):
+    if files.is_whole(folder, count, square.nbytes):
         log.info(f"found {what} in {folder}, nothing to decode")
         return folder, True
-    with store_files.building(folder):
-        if store_files.is_whole(folder, count, square.nbytes):
+    with files.building(folder):
+        if files.is_whole(folder, count, square.nbytes):
             log.info(f"found {what} in {folder}, decoded by another process")
             return folder, True
         if pixels := _has_room(folder, count * square.nbytes):
-            store_files.build(folder, pictures, square, name)
+            files.build(folder, pictures, square, name)
             log.info(f"decoded {what} into {folder}")
-        elif not store_files.is_whole(folder := without, count, 0):
-            store_files.build(folder, pictures, square, name, pixels=False)
+        elif not files.is_whole(folder := without, count, 0):
+            files.build(folder, pictures, square, name, pixels=False)
     return folder, pixels
 
 
 def _has_room(folder: Path, nbytes: int) -> bool:
-    begun = folder.with_suffix(store_files.UNFINISHED) / store_files.IMAGES
+    begun = folder.with_suffix(files.UNFINISHED) / files.IMAGES
     taken = begun.stat().st_blocks * 512 if begun.exists() else 0
     free = shutil.disk_usage(folder.parent).free
     if 1.05 * (nbytes - taken) <= free:

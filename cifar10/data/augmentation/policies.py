@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.v2.functional import autocontrast, equalize
 
-from cifar10.data.colour import recolour
-from cifar10.data.transforms import choose
+from cifar10.data.augmentation.colour import recolour
+from cifar10.data.augmentation.transforms import choose
 
 LEVELS = 31  # from 0, nothing, to 30, the most
 

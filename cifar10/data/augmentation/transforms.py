@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from cifar10.data.resampling import crop_and_resize
+from cifar10.data.augmentation.resampling import crop_and_resize
 
 
 def crop_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> Tensor:

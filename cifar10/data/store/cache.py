@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from cifar10.data.store_files import ABOUT, IMAGES, UNFINISHED
+from cifar10.data.store.files import ABOUT, IMAGES, UNFINISHED
 from cifar10.errors import FolderBusy
 from cifar10.files import locked
 

@@ -22,7 +22,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from cifar10.data.pictures import Pictures
-from cifar10.data.squares import Square, Squares, UnreadablePicture, load_square, loaded
+from cifar10.data.pictures.squares import Square, Squares, UnreadablePicture, load_square, loaded
 from cifar10.errors import FolderBusy, cause_of
 from cifar10.files import atomic_write, locked, sync
 from cifar10.progress import Progress

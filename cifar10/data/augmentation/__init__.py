@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cifar10.data.colour import jitter
-from cifar10.data.policies import POLICIES, apply_policy
+from cifar10.data.augmentation.colour import jitter
+from cifar10.data.augmentation.policies import POLICIES, apply_policy
+from cifar10.data.augmentation.transforms import crop_and_flip, cutout, erase, mix, random_resized_crop
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.data.transforms import crop_and_flip, cutout, erase, mix, random_resized_crop
 from cifar10.errors import UserError
 
 

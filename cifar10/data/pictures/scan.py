@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from cifar10.data.decode import FORMATS
+from cifar10.data.pictures.decode import FORMATS
 from cifar10.errors import UserError, cause_of
 from cifar10.progress import Progress
 

@@ -10,8 +10,8 @@ from itertools import groupby
 import numpy as np
 
 from cifar10.data.pictures import UNUSED, Pictures
+from cifar10.data.pictures.tables import Row
 from cifar10.data.split import size_of, split, stratified_order
-from cifar10.data.tables import Row
 from cifar10.errors import UserError
 from cifar10.report.numbers import plural
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from cifar10.data.tables import SPLIT_WORDS
+from cifar10.data.pictures.tables import SPLIT_WORDS
 from cifar10.errors import UserError
 
 Parts = dict[str, tuple[str, ...]]  # by folder, those of its path that are yet to be understood
