@@ -86,12 +86,13 @@ class PictureData(LoadedData):
             splits = draw(self.pictures, *self.sizes, self.split_seed)
         fit = (preprocessing.store_size, preprocessing.resize_mode, preprocessing.background)
         self.store = open_store(self.pictures, *fit, self.cache, self.source.name)
-        splits[list(self.store.errors)] = UNUSED
+        lost = [index for index in self.store.errors if splits[index] != UNUSED]
+        splits[lost] = UNUSED
         self.twice = duplicates(splits, self.store.digests)
         if self.duplicates == "drop":
             splits = leave_out_duplicates(splits, self.twice)
         self.splits = splits
-        self.announce()
+        self.announce(lost, training)
         if self.keeps:
             self.write_problems()
         listed = shown(self.run.unreadable) if self.keeps else ""
@@ -112,14 +113,18 @@ class PictureData(LoadedData):
         order = members[stratified_order(self.pictures.labels[members], self.split_seed)]
         return order[self.splits[order] == stage]
 
-    def announce(self) -> None:
-        """Log what there is of each class and split, and what was passed over or left out."""
-        used, errors = replace(self.pictures, splits=self.splits), self.store.errors
-        log.info(f"{self.source.name}: " + "\n".join(describe(used, self.source.class_names)))
-        if errors:
-            reasons = [f"{self.pictures.files[index]}: {errors[index]}" for index in sorted(errors)]
-            log.warning(f"{plural(len(errors), 'picture')} cannot be read and are left out ({named(reasons, '; ')})")
-        if self.twice:
+    def announce(self, lost: list[int], training: bool) -> None:
+        """Log which pictures cannot be read and, for training, what there is of each class and split.
+
+        lost: indices of those that would take part if they could be read.
+        """
+        if training:
+            used = replace(self.pictures, splits=self.splits)
+            log.info(f"{self.source.name}: " + "\n".join(describe(used, self.source.class_names)))
+        if lost:
+            reasons = [f"{self.pictures.files[index]}: {self.store.errors[index]}" for index in sorted(lost)]
+            log.warning(f"{plural(len(lost), 'picture')} cannot be read, and left out: {named(reasons, '; ')}")
+        if self.twice and training:
             one = " = ".join(self.pictures.files[index] for index in self.twice[0][:2])
             way = "" if self.duplicates == "drop" else "; data.duplicates=drop leaves them out of training"
             log.warning(f"{plural(len(self.twice), 'picture')} are in several splits ({one}){way}")

@@ -171,7 +171,7 @@ def conclude(folder: Path, results: dict, left_out: Sequence[str]) -> None:
     if len(results["groups"]) == 1 and len(results["groups"][0]["runs"]) == 1:
         scores = results["groups"][0]["runs"][0]
         lines += [format_per_class(scores), ""]
-        lines += [f"test accuracy {scores['acc']:.4f}, loss {scores['loss']:.4f} on {scores['n']:,} images of"
+        lines += [f"test accuracy {scores['acc']:.4f}, loss {scores['loss']:.4f} on {scores['n']:,} test images of"
                   f" {scores['data']}"]  # fmt: skip
     else:
         width = max(len(found["name"]) for found in results["groups"])

@@ -314,7 +314,7 @@ def test_the_same_pictures_are_given_at_every_call(tmp_path):
     touch(tmp_path, "cat/1.jpg", "dog/1.jpg")
     source = ImageFolder(str(tmp_path))
     assert source.class_names == ("cat", "dog")  # where another process has prepared
-    assert source.pictures() is source.pictures() and source.name == f"images in {tmp_path}" and not source.synthetic
+    assert source.pictures() is source.pictures() and source.name == str(tmp_path) and not source.synthetic
 
 
 def test_the_fingerprint_changes_with_every_change_of_a_picture_and_with_nothing_else(tmp_path):

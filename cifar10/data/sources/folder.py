@@ -27,7 +27,7 @@ class ImageFolder:
         self.root = Path(root).expanduser()
         self.labels = labels
         self.classes = classes
-        self.name = f"images in {root}"
+        self.name = str(root)
 
     @cached_property
     def _listing(self) -> tuple[Pictures, tuple[str, ...]]:
