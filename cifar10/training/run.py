@@ -26,11 +26,11 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     """Log what is trained, on what, where and how; from here on only rank 0 logs."""
     if not trainer.is_global_zero:
         logging.disable(logging.INFO)
-    elif cfg.resume:
+    datamodule.setup("fit")
+    if cfg.resume and trainer.is_global_zero:
         folder = RunFolder(cfg.output_dir)
         folder.summary.unlink(missing_ok=True)  # a resumed run is unfinished again
         folder.change_settings(cfg, overrides_of(HydraConfig.get()))
-    datamodule.setup("fit")
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if datamodule.source.synthetic:

@@ -105,7 +105,7 @@ def test_pictures_that_cannot_be_read_are_refused_beyond_a_share_of_their_class(
     check_readable(found, NAMES, errors, 2)
     with pytest.raises(UserError, match=r"^3 of 200 pictures of the class ant cannot be read \(0.jpg: empty; .*=0.01"):
         check_readable(found, NAMES, errors | {2: "empty"}, 0.01)
-    with pytest.raises(UserError, match="all are listed in run/unreadable.csv$"):
+    with pytest.raises(UserError, match=r"all are listed in run/unreadable\.csv$"):
         check_readable(found, NAMES, errors, 0, "run/unreadable.csv")
 
 
