@@ -31,6 +31,11 @@ def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session", autouse=True)
+def decoded_pictures_go_to_a_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["CIFAR10_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def datamodule(shapes_root: Path) -> CIFAR10DataModule:
     return CIFAR10DataModule(root=str(shapes_root), source="shapes", batch_size=32, flip=True, crop_padding=4)
