@@ -105,10 +105,12 @@ def test_a_folder_that_cannot_be_made_is_found_out_before_the_work(explore, comm
 
 def test_the_cache_is_listed_and_cleared(command, monkeypatch, tmp_path):
     cache = pytest.importorskip("cifar10.data.store.cache")
-    store = cache.Listed(tmp_path / "a", "photos", 1200, 224, 180_633_600, 0.0)
+    store = cache.Listed(tmp_path / "a", "photos", 1200, 224, 180_633_600, 86_400.0 * 15)
     monkeypatch.setattr(cache, "list_stores", lambda folder: [store] if folder == tmp_path else [])
     monkeypatch.setattr(cache, "clear_cache", lambda folder: 180_633_600)
     assert command(DOOR, "cache", f"cache={tmp_path}") == 0, command.err
-    assert "180.6 MB  1,200 pictures of photos at 224 px, last used 1970-01-01" in command.out
+    assert "180.6 MB  1,200 pictures of photos at 224 px, last used 1970-01-1" in command.out
     assert command(DOOR, "cache", f"cache={tmp_path}", "clear=true") == 0, command.err
-    assert f"{tmp_path}: 180.6 MB removed" in command.out
+    assert f"{tmp_path}: 180.6 MB removed" in command.out and "photos" not in command.out
+    assert command(DOOR, "cache", f"cache={tmp_path}", "clear=maybe") == 1
+    assert command.err == "error: clear=maybe: must be true or false\n"

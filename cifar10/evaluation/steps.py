@@ -33,6 +33,7 @@ HINTS = {  # of conf/evaluate.yaml
     "batch_size": int | None,
     "accelerator": str,
 }
+MOST_CLASSES = 30  # of a table on the terminal; per_class.txt has them all
 Opened = Sequence[tuple[FinishedRun, Run]]
 
 
@@ -170,7 +171,8 @@ def conclude(folder: Path, results: dict, left_out: Sequence[str]) -> None:
     lines = []
     if len(results["groups"]) == 1 and len(results["groups"][0]["runs"]) == 1:
         scores = results["groups"][0]["runs"][0]
-        lines += [format_per_class(scores), ""]
+        if len(scores["per_class"]) <= MOST_CLASSES:
+            lines += [format_per_class(scores), ""]
         lines += [f"test accuracy {scores['acc']:.4f}, loss {scores['loss']:.4f} on {scores['n']:,} test images of"
                   f" {scores['data']}"]  # fmt: skip
     else:

@@ -152,8 +152,7 @@ def test_rows_without_a_label_are_left_out_in_a_line_and_the_others_keep_their_n
     assert pictures.files == ("train.parquet/0", "train.parquet/2") and pictures.labels.tolist() == [0, 1]
     assert everything(pictures) == [b"picture 0", b"picture 2"]
     left_out = [
-        f"pictures in {tmp_path}: {rows} have no label: left out"
-        for rows in ("3 of 3 rows of test", "2 of 4 rows of train")
+        f"{tmp_path}: {rows} have no label: left out" for rows in ("3 of 3 rows of test", "2 of 4 rows of train")
     ]
     assert caplog.messages == left_out
 

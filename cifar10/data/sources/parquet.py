@@ -34,7 +34,7 @@ class ParquetPictures:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser()
-        self.name = f"pictures in {root}"
+        self.name = str(root)
 
     @property
     def class_names(self) -> tuple[str, ...]:
