@@ -37,7 +37,11 @@ def test_the_shipped_settings_write_where_it_looks(tmp_path):
 
 @pytest.mark.parametrize("model", ["cnn", "efficientnet_b0"])
 def test_every_setting_of_the_table_exists(model):
-    known = {key for key, _ in leaves(OmegaConf.to_container(compose(f"model={model}"))) for key in prefixes(key)}
+    known = {
+        key
+        for key, _ in leaves(OmegaConf.to_container(compose(f"model={model}", "data=folder")))
+        for key in prefixes(key)
+    }
     by_lightning = {"trainer.num_nodes", "trainer.profiler", "hydra"}
     absent = set(SETTINGS) - known - by_lightning
     assert absent == ({"model.weights"} if model == "cnn" else set())

@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from cifar10.data.preprocessing import Preprocessing
-from tests.benchmarks.data import MEAN, STD, images_per_second
-from tests.benchmarks.measure import BATCH, Settings, measure
+from tests.benchmarks.data import MEAN, STD
+from tests.benchmarks.measure import BATCH, Settings, measure, now
 from tests.benchmarks.processes import launch
 
 SIZE, SIDES = 224, (500, 375)  # of the network's input, and of the photographs
 CLASSES = 10
+WARM_UP, MOST = 1, 20_000  # batches before the clock starts, and images of an epoch that are measured
 START = """
 import sys
 sys.path.insert(0, {project!r})
@@ -29,7 +30,7 @@ for batch in datamodule.train_dataloader() if {epoch} else ():
 
 
 def pictures(settings: Settings) -> Iterator[dict]:
-    """Each start is a process of its own; the last row is one epoch after another in this process."""
+    """Each start is a process of its own; the last row is the beginning of an epoch in this process."""
     with contextlib.ExitStack() as stack:
         folder = settings.pictures or stack.enter_context(tempfile.TemporaryDirectory())
         cache = stack.enter_context(tempfile.TemporaryDirectory())
@@ -66,13 +67,7 @@ def load(folder: str, cache: str):
 
 def data_module(folder: str, cache: str) -> Callable[[], float]:
     datamodule = load(folder, cache)
-    batches = datamodule.train_dataloader()
-
-    def epoch() -> None:
-        for batch in batches:
-            datamodule.on_after_batch_transfer(batch)
-
-    return images_per_second(epoch, len(datamodule.indices["train"]))
+    return delivered(datamodule.train_dataloader(), datamodule.on_after_batch_transfer)
 
 
 def torchvision_workers(folder: str | Path) -> Callable[[], float]:
@@ -86,13 +81,23 @@ def torchvision_workers(folder: str | Path) -> Callable[[], float]:
         ]
     )
     dataset = ImageFolder(folder, transform)
-    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=2, persistent_workers=True)
+    return delivered(DataLoader(dataset, BATCH, shuffle=True, num_workers=2), lambda batch: batch)
 
-    def epoch() -> None:
-        for _ in loader:
-            pass
 
-    return images_per_second(epoch, len(dataset))
+def delivered(batches: Iterable[tuple], finish: Callable[[tuple], object]) -> Callable[[], float]:
+    """Measures images/s over the beginning of an epoch, once it is under way."""
+
+    def rate() -> float:
+        images = 0
+        for number, batch in enumerate(batches):
+            if number == WARM_UP:
+                begun, images = now(), 0
+            images += len(finish(batch)[0])
+            if images >= MOST:
+                break
+        return images / (now() - begun)
+
+    return rate
 
 
 def draw_photographs(folder: Path, count: int) -> None:
