@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -119,6 +120,10 @@ def test_processes_give_the_same_pixels_and_leave_random_numbers_alone(opened, d
     assert not multiprocessing.active_children()
 
 
+def test_it_can_be_sent_to_another_process(opened, direct):
+    assert torch.equal(pickle.loads(pickle.dumps(opened.images))[:], direct)
+
+
 def test_unreadable_pictures_are_named_and_copies_have_equal_digests(opened):
     assert list(opened.errors) == [BAD] and opened.errors[BAD]
     assert opened.images[BAD].sum() == 0
@@ -166,6 +171,18 @@ def test_a_damaged_store_is_built_anew(folder, tmp_path, direct, name):
     (path,) = tmp_path.glob(f"*/{name}")
     path.unlink() if name == store_files.ABOUT else os.truncate(path, 100)
     assert torch.equal(open_store(pictures_in(folder), 8, "pad", GREY, tmp_path).images[:], direct)
+
+
+def test_a_journal_of_nonsense_gives_no_more_pictures_than_there_are(folder, tmp_path):
+    open_store(pictures_in(folder), 8, "pad", GREY, tmp_path)
+    (about,) = tmp_path.glob(f"*/{store_files.ABOUT}")
+    about.unlink()
+    (unfinished := about.parent.with_suffix(store_files.UNFINISHED)).mkdir()
+    for name in (store_files.IMAGES, store_files.RECORDS):
+        (about.parent / name).rename(unfinished / name)
+    with (unfinished / store_files.RECORDS).open("ab") as journal:
+        journal.write(b"\1" * 10 * store_files.RECORD.itemsize)
+    assert len(open_store(pictures_in(folder), 8, "pad", GREY, tmp_path).digests) == 24
 
 
 # killed and interrupted
@@ -318,3 +335,12 @@ def test_clearing_takes_our_stores_but_not_what_is_in_use(folder, tmp_path, monk
     in_use.images.file.close()
     assert clear_cache(tmp_path) > 0 and [path.name for path in tmp_path.iterdir()] == ["precious"]
     assert list_stores(tmp_path / "nowhere") == [] and clear_cache(tmp_path / "nowhere") == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"pictures": "many"}', "{"])
+def test_a_store_whose_description_is_damaged_is_listed_and_can_be_cleared(folder, tmp_path, text):
+    open_store(pictures_in(folder), 8, "crop", GREY, tmp_path, name="of cats")
+    (about,) = tmp_path.glob(f"*/{store_files.ABOUT}")
+    about.write_text(text)
+    assert [(found.name, found.count) for found in list_stores(tmp_path)] == [("", 0)]
+    assert clear_cache(tmp_path) > 0 and not list(tmp_path.iterdir())

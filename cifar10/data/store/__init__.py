@@ -87,6 +87,9 @@ class StoredImages(Images):
         with suppress(OSError):  # a file system without locks
             fcntl.flock(self.file, fcntl.LOCK_SH)
 
+    def __reduce__(self) -> tuple:
+        return StoredImages, (Path(self.file.name), len(self), self.shape[-1])  # other processes open it themselves
+
     def read(self, rows: list[int]) -> Tensor:
         images = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8)
         row = self.shape[1:].numel()

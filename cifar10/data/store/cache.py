@@ -55,12 +55,12 @@ def clear_cache(cache: Path) -> int:
 def _stores(cache: Path) -> Iterator[Listed]:
     for path in cache.iterdir() if cache.is_dir() else ():
         if OURS.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-            about, used = {}, path.stat().st_mtime
-            with suppress(OSError, ValueError):
-                about, used = json.loads((path / ABOUT).read_text()), (path / ABOUT).stat().st_mtime
+            known, used = ("", 0, 0), path.stat().st_mtime
+            with suppress(OSError, ValueError, TypeError, KeyError):  # not finished, or damaged
+                used, about = (path / ABOUT).stat().st_mtime, json.loads((path / ABOUT).read_text())
+                known = str(about["data set"]), int(about["pictures"]), int(about["size"])
             nbytes = sum(512 * file.stat().st_blocks for file in path.iterdir())
-            count, size = about.get("pictures", 0), about.get("size", 0)
-            yield Listed(path, about.get("data set", ""), count, size, nbytes, used)
+            yield Listed(path, *known, nbytes, used)
 
 
 def _in_use(images: Path) -> bool:

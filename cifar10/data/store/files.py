@@ -116,7 +116,7 @@ def build(folder: Path, pictures: Pictures, square: Square, name: str, pixels: b
         journal = stack.enter_context((unfinished / RECORDS).open("ab", buffering=0))
         if images is not None and not _allocate(images, count * square.nbytes):
             journal.truncate(0)
-        begin = finished(unfinished)
+        begin = min(finished(unfinished), count)
         journal.truncate(begin * RECORD.itemsize)
         if begin:
             log.info(f"{begin:,} of {count:,} pictures are decoded already: going on with the next")
