@@ -344,3 +344,27 @@ def test_a_store_whose_description_is_damaged_is_listed_and_can_be_cleared(folde
     about.write_text(text)
     assert [(found.name, found.count) for found in list_stores(tmp_path)] == [("", 0)]
     assert clear_cache(tmp_path) > 0 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_goes_while_it_is_read_is_no_fault_of_its_pictures(folder, tmp_path):
+    moved = shutil.copytree(folder, tmp_path / "there")
+    pictures = pictures_in(moved)
+    moved.rename(tmp_path / "away")
+    with pytest.raises(
+        UserError, match=r"^0\.png could not be read \(No such file or directory\), though"
+    ):
+        open_store(pictures, 8, "pad", GREY, tmp_path / "cache")
+    (tmp_path / "away").rename(moved)
+    assert list(open_store(pictures, 8, "pad", GREY, tmp_path / "cache").errors) == [BAD]
+
+
+@pytest.mark.parametrize("few", [0, 100])
+def test_a_picture_that_goes_in_mid_training_is_not_taken_for_a_black_one(folder, tmp_path, monkeypatch, few):
+    pictures = pictures_in(shutil.copytree(folder, tmp_path / "there"))
+    with monkeypatch.context() as patch:
+        patch.setattr(store.shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        opened = open_store(pictures, 8, "pad", GREY, tmp_path / "cache")
+    (tmp_path / "there" / "3.png").unlink()
+    monkeypatch.setattr(squares, "FEW", few)
+    with pytest.raises(UserError, match=r"^3\.png: No such file or directory: it could be read when training began"):
+        list(opened.images.stream([torch.tensor([BAD, 3])]))

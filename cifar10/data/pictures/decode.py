@@ -57,7 +57,7 @@ def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int
         with _open_file(picture) as file, _open_picture(file) as image:
             image = _rgb(_load(image, at_least), background)
             return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-    except UnreadablePicture:
+    except (UnreadablePicture, MemoryError):
         raise
     except Image.DecompressionBombError:
         limit = 2 * Image.MAX_IMAGE_PIXELS

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from cifar10.data.pictures import Pictures
 from cifar10.data.pictures.decode import UnreadablePicture, read_picture
 from cifar10.data.preprocessing import WHITE, fit
+from cifar10.errors import cause_of
 
 FEW = 300  # pictures that are decoded before processes have started
 
@@ -40,17 +41,34 @@ def load_square(picture: bytes | Path, square: Square) -> Tensor:
     return fit(read_picture(picture, at_least=square.size, background=square.background), *square)
 
 
-class Squares(Dataset):
-    """The pixels of each picture, uint8 array (3, size, size); zeros where it cannot be read."""
+def encoded_picture(picture: bytes | Path) -> bytes:
+    """A picture's bytes. Raises UnreadablePicture for what is no file, as a broken link, and OSError for all else."""
+    if isinstance(picture, bytes):
+        return picture
+    if not picture.is_file() and os.path.lexists(picture):  # reading from a pipe would wait forever
+        raise UnreadablePicture("a link to nothing" if picture.is_symlink() else "not a regular file")
+    try:
+        return picture.read_bytes()
+    except PermissionError as error:
+        raise UnreadablePicture(cause_of(error)) from error
 
-    def __init__(self, pictures: Pictures, square: Square):
-        self.pictures, self.square = pictures, square
+
+class Squares(Dataset):
+    """The pixels of each picture, uint8 array (3, size, size); zeros for those that are known to be unreadable.
+
+    Raises UnreadablePicture, naming the file, for another one that cannot be read.
+    """
+
+    def __init__(self, pictures: Pictures, square: Square, unreadable: Collection[int] = ()):
+        self.pictures, self.square, self.unreadable = pictures, square, frozenset(unreadable)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        if index in self.unreadable:
+            return np.zeros((3, self.square.size, self.square.size), np.uint8)
         try:
             return load_square(self.pictures.read(index), self.square).numpy()
-        except UnreadablePicture:
-            return np.zeros((3, self.square.size, self.square.size), np.uint8)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(f"{self.pictures.files[index]}: {error}") from error
 
 
 @contextlib.contextmanager

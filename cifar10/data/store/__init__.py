@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from cifar10.data.pictures import Pictures
+from cifar10.data.pictures.decode import UnreadablePicture
 from cifar10.data.pictures.squares import Square, Squares, loaded
 from cifar10.data.store import files
 from cifar10.data.store.cache import default_cache
@@ -102,9 +103,9 @@ class StoredImages(Images):
 class DecodedImages(Images):
     """Images that are decoded every time they are asked for, where the disk has no room for them."""
 
-    def __init__(self, pictures: Pictures, square: Square):
+    def __init__(self, pictures: Pictures, square: Square, unreadable: Collection[int]):
         super().__init__(len(pictures), square.size)
-        self.squares = Squares(pictures, square)
+        self.squares = Squares(pictures, square, unreadable)
 
     def read(self, rows: list[int]) -> Tensor:
         images = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8)
@@ -114,7 +115,11 @@ class DecodedImages(Images):
 
     def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         with loaded(self.squares, [self.rows[indices].tolist() for indices in batches]) as arrays:
-            yield from map(torch.from_numpy, arrays)
+            try:
+                yield from map(torch.from_numpy, arrays)
+            except UnreadablePicture as error:  # in a worker, whose traceback it holds
+                reason = str(error).splitlines()[-1].rpartition("UnreadablePicture: ")[2]
+                raise UserError(f"{reason}: it could be read when training began; put it back, and resume") from None
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,8 @@ def open_store(
         with suppress(OSError):  # a read-only cache
             os.utime(folder / files.ABOUT)
         records = np.fromfile(folder / files.RECORDS, files.RECORD)
-        images = DecodedImages(pictures, square)
+        bad = np.flatnonzero(records["reason"])
+        images = DecodedImages(pictures, square, bad.tolist())
         if pixels:
             images = StoredImages(folder / files.IMAGES, len(pictures), size)
             if images.nbytes < min(IN_MEMORY, free_memory() / 4):
@@ -155,7 +161,6 @@ def open_store(
             f"the decoded pictures cannot be kept in {cache} ({cause_of(error)}): make room there, or name another"
             " folder with data.cache=FOLDER; what is done stays, and the next start goes on with it"
         ) from error
-    bad = np.flatnonzero(records["reason"])
     errors = {int(index): records["reason"][index].decode(errors="ignore") for index in bad}
     digests = np.array([digest.tobytes().hex() for digest in records["digest"]])
     return Store(images, errors, digests, records["size"])

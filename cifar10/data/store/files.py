@@ -22,8 +22,9 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from cifar10.data.pictures import Pictures
-from cifar10.data.pictures.squares import Square, Squares, UnreadablePicture, load_square, loaded
-from cifar10.errors import FolderBusy, cause_of
+from cifar10.data.pictures.decode import UnreadablePicture
+from cifar10.data.pictures.squares import Square, Squares, encoded_picture, load_square, loaded
+from cifar10.errors import FolderBusy, UserError, cause_of
 from cifar10.files import atomic_write, locked, sync
 from cifar10.progress import Progress
 
@@ -79,14 +80,14 @@ class Rows(Squares):
 
     def __getitem__(self, index: int) -> np.ndarray:
         record = np.zeros((), RECORD)
-        record["done"] = True
         try:
-            picture = self.pictures.read(index)
-            pixels = load_square(picture, self.square)
-            encoded = picture if isinstance(picture, bytes) else picture.read_bytes()
+            encoded = encoded_picture(self.pictures.read(index))
+            pixels = load_square(encoded, self.square)
         except (UnreadablePicture, OSError) as error:
+            record["done"] = isinstance(error, UnreadablePicture)  # a failing disk's error is not the picture's
             record["reason"] = cause_of(error).encode()[:160]
             return record
+        record["done"] = True
         record["size"] = size_of(encoded)
         record["digest"] = hashlib.blake2b(encoded, digest_size=16).digest()
         if self.path is not None:
@@ -125,6 +126,10 @@ def build(folder: Path, pictures: Pictures, square: Square, name: str, pixels: b
         progress = stack.enter_context(Progress(count - begin, "decoding pictures"))
         waiting, written = [], time.monotonic()
         for number, records in enumerate(stack.enter_context(loaded(Rows(pictures, square, images), batches)), 1):
+            if not records["done"].all():
+                file = pictures.files[batches[number - 1][int(records["done"].argmin())]]
+                reason = records["reason"][records["done"].argmin()].decode(errors="ignore")
+                raise UserError(f"{file} could not be read ({reason}), though it was listed just now: start again")
             waiting.append(records)
             progress.update(len(records))
             if time.monotonic() > written + SECONDS or number == len(batches):
