@@ -350,9 +350,7 @@ def test_a_folder_that_goes_while_it_is_read_is_no_fault_of_its_pictures(folder,
     moved = shutil.copytree(folder, tmp_path / "there")
     pictures = pictures_in(moved)
     moved.rename(tmp_path / "away")
-    with pytest.raises(
-        UserError, match=r"^0\.png could not be read \(No such file or directory\), though"
-    ):
+    with pytest.raises(UserError, match=r"^0\.png could not be read \(No such file or directory\), though"):
         open_store(pictures, 8, "pad", GREY, tmp_path / "cache")
     (tmp_path / "away").rename(moved)
     assert list(open_store(pictures, 8, "pad", GREY, tmp_path / "cache").errors) == [BAD]
