@@ -16,8 +16,8 @@ log = logging.getLogger("evaluate")
 
 def evaluate(cfg: DictConfig) -> None:
     """Write the report of one run or several; runs that cannot be reported are an error at the end."""
-    from cifar10.evaluation import finished_runs as finished
     from cifar10.evaluation import steps as reporting
+    from cifar10.inference import finished_runs as finished
 
     settings = reporting.settings_of(cfg)
     folders = finished.find(cfg.run, cfg.runs)

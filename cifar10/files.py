@@ -1,6 +1,7 @@
 """Atomic writes, and folders that one process uses at a time."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -35,6 +36,10 @@ def atomic_write(path: str | Path, mode: str = "wb", **options: object) -> Itera
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def sync(folder: Path) -> None:

@@ -112,6 +112,11 @@ class RunFolder:
         return self.path / ("evaluation" if source is None else f"evaluation_{source}")
 
     @property
+    def calibration(self) -> Path:
+        """The temperature fitted on the run's validation images, see `cifar10.inference.calibration`."""
+        return self.evaluation() / "calibration.json"
+
+    @property
     def begun(self) -> bool:
         return any(file.exists() for file in (self.overrides, self.last, self.best, self.metrics, self.summary))
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from cifar10.data.sources.shapes import Shapes, write_cifar10_files
-from cifar10.evaluation.finished_runs import FinishedRun, find
+from cifar10.inference.finished_runs import FinishedRun, find
 
 PROJECT = Path(__file__).parent.parent
 

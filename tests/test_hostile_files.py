@@ -26,8 +26,9 @@ from cifar10.data.sources.cifar10 import CIFAR10
 from cifar10.data.sources.cifar101 import CIFAR101
 from cifar10.data.sources.shapes import Shapes, write_cifar10_files
 from cifar10.errors import MissingData, UserError
-from cifar10.evaluation import finished_runs as finished
 from cifar10.evaluation import predictions, robustness
+from cifar10.inference import finished_runs as finished
+from cifar10.inference.run_data import rebuild
 from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
 from cifar10.report.scores import score
 from cifar10.sweeps import jobs
@@ -552,7 +553,7 @@ TARGETS = [
     ("data._target_", None),
     ("data._target_", ["os.system"]),
     ("model._target_", "os.system"),
-    ("model._target_", "cifar10.evaluation.finished_runs.os"),
+    ("model._target_", "cifar10.inference.finished_runs.os"),
     ("model._target_", "cifar10.models.scratch.torch"),
     ("model._target_", "cifar10.models.networks.cnn.CNN"),
     ("model._target_", "cifar10.models.efficientnet.timm.create_model"),
@@ -598,7 +599,7 @@ def test_what_an_evaluation_does_not_build_is_not_built_either(trained, tmp_path
     cfg = OmegaConf.load(file)
     OmegaConf.update(cfg, key, {"_target_": "os.mkdir", "path": str(marker)}, force_add=True)
     OmegaConf.save(cfg, file)
-    finished.open_run(tmp_path / "run").rebuild(finished.Settings(accelerator="cpu"))
+    rebuild(finished.open_run(tmp_path / "run"), finished.Settings(accelerator="cpu"))
 
 
 YAML = {

@@ -15,6 +15,7 @@ GROUND_FLOOR = {"run_folder", "files", "machine", "progress", "errors", "signals
 FLOORS = [  # a module imports from its own wing and from lower floors; on the ground floor, from its neighbours too
     COMMANDS | {FRONT_DOOR},
     {"training", "evaluation", "exploration"},
+    {"inference"},
     {"commandline"},
     {"sweeps"},
     {"callbacks"},

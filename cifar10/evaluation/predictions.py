@@ -1,6 +1,5 @@
 """A finished run's predictions: stored ones if they are this checkpoint's, else new ones; opens the test images."""
 
-import hashlib
 import json
 import logging
 from dataclasses import replace
@@ -15,16 +14,12 @@ from cifar10.data.batches import Batches
 from cifar10.data.picture_data import PictureData
 from cifar10.data.pictures import Part
 from cifar10.errors import UserError, cause_of
-from cifar10.evaluation.finished_runs import (
-    FinishedRun,
-    Settings,
-    build_data,
-    connect,
-    require_checkpoint,
-)
-from cifar10.files import atomic_write
+from cifar10.files import atomic_write, sha256
+from cifar10.inference.calibration import Calibration, read_calibration, write_calibration
+from cifar10.inference.finished_runs import FinishedRun, Settings, require_checkpoint
+from cifar10.inference.run_data import build_data, connect, rebuild
 from cifar10.machine import commit, device_name
-from cifar10.models.classifier import ImageClassifier
+from cifar10.models.predictor import Predictor
 from cifar10.progress import Progress
 from cifar10.report.groups import Run
 from cifar10.run_folder import RunFolder
@@ -41,7 +36,16 @@ NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256"}
 
 
 def predicted(run: FinishedRun, settings: Settings) -> Run:
-    """The run with its predictions: those stored in its evaluation folder if they are this checkpoint's, else new."""
+    """The run with its predictions, stored or new; on its own data, its folder then holds the temperature, too."""
+    found = stored_or_new(run, settings)
+    if settings.data is None and read_calibration(run.folder, found.facts["checkpoint_sha256"]) is None:
+        weights = found.facts["checkpoint_sha256"]
+        write_calibration(run.folder, Calibration(found.temperature, len(found.val_labels), weights))
+    return found
+
+
+def stored_or_new(run: FinishedRun, settings: Settings) -> Run:
+    """The predictions stored in a run's evaluation folder if they are this checkpoint's, else new ones."""
     rows = RunFolder(run.folder).read_metrics()
     file = evaluation_folder(run.folder, settings) / "predictions.npz"
     checkpoint = RunFolder(run.folder).checkpoint(settings.checkpoint)
@@ -107,7 +111,7 @@ def load_test(run: FinishedRun, settings: Settings) -> Part:
     """The test images that the settings mean, of which pictures are as the run's network has seen them."""
     datamodule = build_data(run, settings, settings.data)
     if isinstance(datamodule.data, PictureData):
-        connect(run.folder, run.rebuild(settings)[1], datamodule)
+        connect(run.folder, run.load_predictor(settings.checkpoint), datamodule)
     datamodule.setup("test")
     return datamodule.data.part("test")
 
@@ -121,16 +125,16 @@ def fingerprint(part: Part) -> str:
 def predict_run(run: FinishedRun, settings: Settings) -> dict:
     """Logits and labels of the test and the validation images, and facts about them."""
     own = settings if settings.data is None else replace(settings, data=None, data_root=None)
-    datamodule, model = run.rebuild(own)
+    datamodule, predictor = rebuild(run, own)
     tested = datamodule if settings.data is None else build_data(run, settings, settings.data)
-    connect(run.folder, model, tested)
+    connect(run.folder, predictor, tested)
     tested.setup("test")
     datamodule.setup("validate")
     test, val = tested.data.part("test"), datamodule.data.part("val")
-    trainer, batch = predicting_trainer(settings), datamodule.eval_batch_size
+    predictor, batch = predictor.to(settings.device), datamodule.eval_batch_size
     with Progress(len(test) + len(val), "predicting") as progress:
-        logits = predict(trainer, model, test, batch, progress)
-        val_logits = predict(trainer, model, val, batch, progress)
+        logits = predict(predictor, test, batch, progress)
+        val_logits = predict(predictor, val, batch, progress)
     facts = {
         "data": tested.source.name,
         "synthetic": tested.source.synthetic,
@@ -138,7 +142,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
         "data_sha256": fingerprint(test),
         "checkpoint": settings.checkpoint,
         "checkpoint_sha256": checkpoint_sha256(run, settings),
-        "image_size": model.preprocessing.image_size,
+        "image_size": predictor.preprocessing.image_size,
         "hardware": device_name(settings.device),
         "commit": commit(),
         "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
@@ -149,42 +153,22 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
         "files": np.array(test.files or [], dtype=str),
         "val_logits": val_logits,
         "val_labels": val.labels.numpy(),
-        "class_names": np.array(model.class_names),
+        "class_names": np.array(predictor.class_names),
         "facts": facts,
     }
 
 
-def predicting_trainer(settings: Settings) -> pl.Trainer:
-    """Lightning's Trainer on the device of the settings, in fp32 whatever the precision of training."""
-    return pl.Trainer(
-        accelerator=settings.device.type,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-
-
+@torch.inference_mode()
 def predict(
-    trainer: pl.Trainer,
-    model: ImageClassifier,
-    images: Tensor | Part,
-    batch_size: int,
-    progress: Progress | None = None,
+    predictor: Predictor, images: Tensor | Part, batch_size: int, progress: Progress | None = None
 ) -> np.ndarray:
-    """Logits (N, C), float32, of uint8 images (N, 3, H, W)."""
-    loader = Batches(images, torch.zeros(len(images), dtype=torch.int64), torch.arange(len(images)), batch_size)
-    trainer.callbacks = [] if progress is None else [PredictionProgress(progress)]
-    return torch.cat([logits.cpu() for logits, _ in trainer.predict(model, loader)]).numpy()
-
-
-class PredictionProgress(pl.Callback):
-    def __init__(self, progress: Progress):
-        self.progress = progress
-
-    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.progress.update(len(batch[0]))
+    """Logits (N, C), float32, of uint8 images (N, 3, H, W); in fp32, whatever the precision of training."""
+    device, logits = next(predictor.parameters()).device, []
+    for batch, *_ in Batches(images, torch.zeros(len(images)), torch.arange(len(images)), batch_size):
+        logits.append(predictor.logits(batch.to(device)).cpu())
+        if progress is not None:
+            progress.update(len(batch))
+    return torch.cat(logits).numpy()
 
 
 def write_predictions(file: Path, arrays: dict) -> None:
@@ -236,7 +220,3 @@ def data_root(run: FinishedRun, settings: Settings) -> str:
 
 def checkpoint_sha256(run: FinishedRun, settings: Settings) -> str:
     return sha256(RunFolder(run.folder).checkpoint(settings.checkpoint).read_bytes())
-
-
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -16,16 +16,15 @@ from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, names_of
 from cifar10.data.corruptions.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c
 from cifar10.data.split import stratified_order
 from cifar10.errors import UserError
-from cifar10.evaluation.finished_runs import FinishedRun, Settings
 from cifar10.evaluation.predictions import (
     checkpoint_sha256,
     evaluation_folder,
     fingerprint,
     load_test,
     predict,
-    predicting_trainer,
 )
 from cifar10.files import atomic_write
+from cifar10.inference.finished_runs import FinishedRun, Settings
 from cifar10.progress import Progress
 from cifar10.report.groups import Group
 from cifar10.untrusted import fits
@@ -109,7 +108,7 @@ def measure(
     files = {run.folder: evaluation_folder(run.folder, settings) / FILES[kind] for run in runs}
     models, results = {}, {}
     for run in runs:
-        _, models[run.folder] = run.rebuild(settings)
+        models[run.folder] = run.load_predictor(settings.checkpoint).to(settings.device)
         own = identity | {"checkpoint_sha256": checkpoint_sha256(run, settings)}
         stored = read(files[run.folder])
         fits = stored and all(stored.get(key) == value for key, value in own.items())
@@ -125,10 +124,9 @@ def measure(
     batch = settings.batch_size or min(run.cfg.data.eval_batch_size for run in runs)
     total = len(clean[1]) * (len(missing) + 1)
     log.info(f"{len(missing)} corruptions of {len(clean[1]):,} test images, {len(runs)} run{'s' * (len(runs) > 1)}")
-    trainer = predicting_trainer(settings)
     with Progress(total, "corrupted images") as progress:
         for folder, model in models.items():
-            logits = predict(trainer, model, clean[0], batch)
+            logits = predict(model, clean[0], batch)
             results[folder]["clean"] = float((logits.argmax(1) == clean[1].numpy()).mean())
         progress.update(len(clean[1]))
         for name, severity in missing:
@@ -137,7 +135,7 @@ def measure(
             for part in parts:
                 truth = labels[done : done + len(part)].numpy()
                 for folder, model in models.items():
-                    right[folder] += int((predict(trainer, model, part, batch).argmax(1) == truth).sum())
+                    right[folder] += int((predict(model, part, batch).argmax(1) == truth).sum())
                 done += len(part)
                 progress.update(len(part))
             for folder, count in right.items():

@@ -11,9 +11,9 @@ from omegaconf import DictConfig
 
 from cifar10.commandline.instantiate import describe, matches
 from cifar10.errors import UserError, cause_of
-from cifar10.evaluation import finished_runs as finished
 from cifar10.evaluation import predictions, robustness
-from cifar10.evaluation.finished_runs import FinishedRun, Settings
+from cifar10.inference import finished_runs as finished
+from cifar10.inference.finished_runs import FinishedRun, Settings
 from cifar10.report import comparison, numbers
 from cifar10.report import groups as groups_of
 from cifar10.report import page as report

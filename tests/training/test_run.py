@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from cifar10.evaluation.finished_runs import open_run
+from cifar10.inference.finished_runs import open_run
 
 
 class Watcher(pl.Callback):

@@ -55,8 +55,7 @@ def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int
     """
     try:
         with _open_file(picture) as file, _open_picture(file) as image:
-            image = _rgb(_load(image, at_least), background)
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+            return _pixels(_upright(_load(image, at_least)), background)
     except (UnreadablePicture, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -65,6 +64,13 @@ def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and many more for damaged pictures
         from_disk = isinstance(error, OSError) and error.errno
         raise UnreadablePicture(cause_of(error) if from_disk else f"cannot be decoded: {cause_of(error)}") from error
+
+
+def pixels_of(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Tensor:
+    """What `read_picture` gives for a picture that is open in Pillow, which stays as it is."""
+    copied = image.copy()
+    copied.format = image.format
+    return _pixels(_upright(copied), background)
 
 
 def _open_file(picture: bytes | Path) -> BinaryIO:
@@ -95,7 +101,7 @@ def _open_picture(file: BinaryIO) -> Image.Image:
 
 
 def _load(image: Image.Image, at_least: int) -> Image.Image:
-    """Decode the pixels and turn them upright."""
+    """Decode the pixels."""
     if at_least and image.format in ("JPEG", "MPO"):
         divisor = math.gcd(8, *image.size)  # else the picture would shift and show what pads it (Pillow's #3419)
         image.draft(None, tuple(max(side // divisor, 2 * at_least) for side in image.size))
@@ -103,9 +109,17 @@ def _load(image: Image.Image, at_least: int) -> Image.Image:
     image.load()
     if cut and 0 < max(high for _, high in image.getextrema()[:3]) < 16:
         raise UnreadablePicture("16-bit colour whose upper 4 bits are empty: save it with 8 bits")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
     with suppress(Exception):  # damaged EXIF data
         ImageOps.exif_transpose(image, in_place=True)
     return image
+
+
+def _pixels(image: Image.Image, background: tuple[int, int, int]) -> Tensor:
+    return torch.from_numpy(np.array(_rgb(image, background))).permute(2, 0, 1).contiguous()
 
 
 def _rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Finding finished runs, and rebuilding them from their folders."""
+"""Finding finished runs, and loading their models from their folders."""
 
 import importlib
 import inspect
@@ -14,10 +14,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cifar10.commandline.instantiate import check_values, make
-from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.commandline.instantiate import check_values
 from cifar10.errors import UserError, one_line
 from cifar10.models.classifier import ImageClassifier
+from cifar10.models.predictor import Predictor
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import RunFolder, recipe
 
@@ -62,14 +62,18 @@ class FinishedRun:
         """Every setting that a result depends on, by dotted key."""
         return recipe(self.cfg, self.summary.get("watchers", ()))
 
-    def rebuild(self, settings: Settings) -> tuple[CIFAR10DataModule, ImageClassifier]:
-        """The run's own data and its model with the checkpoint's weights. Only classes of this project are built.
+    def load_predictor(self, checkpoint: str) -> Predictor:
+        """The run's model as a function of pictures, on the CPU, without a temperature; UserError as `load_model`."""
+        model = self.load_model(checkpoint)
+        return Predictor(model, model.preprocessing, model.class_names)
+
+    def load_model(self, checkpoint: str) -> ImageClassifier:
+        """The model with the checkpoint's weights, on the CPU, ready to predict. Only a class of this project is built.
 
         Raises UserError if the configuration or the checkpoint does not fit this version of the project.
         """
-        file = require_checkpoint(self.folder, settings.checkpoint)
+        file = require_checkpoint(self.folder, checkpoint)
         target = own_class(self.folder, self.cfg.model, ImageClassifier)
-        datamodule = build_data(self, settings)
         parameters = read_checkpoint(file)["hyper_parameters"]
         renewed = renew(target, parameters)
         check_values(f"{file}: model", target, OmegaConf.create(parameters | renewed))
@@ -80,8 +84,7 @@ class FinishedRun:
             raise UserError(f"{file}: not a checkpoint of {self.cfg.model._target_} ({reason})") from error
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
-        connect(self.folder, model, datamodule)
-        return datamodule, model.eval()
+        return model.eval()
 
 
 def renew(target: type, parameters: dict) -> dict[str, object]:
@@ -89,34 +92,6 @@ def renew(target: type, parameters: dict) -> dict[str, object]:
     if "network" in parameters or "network" not in inspect.signature(target).parameters:
         return {}
     return {"network": {"_target_": KERAS_CNN} | {key: parameters.pop(key) for key in OF_THE_CNN if key in parameters}}
-
-
-def build_data(run: FinishedRun, settings: Settings, other: DictConfig | None = None) -> CIFAR10DataModule:
-    """The prepared data module of a run, with its own split; other: of another data set, to be tested on.
-
-    What the settings say takes precedence.
-    """
-    folder, node = run.folder, own_node(run.folder, "data", other or run.cfg.data, CIFAR10DataModule)
-    given = {"root": settings.data_root, "eval_batch_size": settings.batch_size}
-    given["test_size"] = None if other is None else 1.0  # all of it, unless it has a test split
-    try:
-        node = OmegaConf.merge(node, {key: value for key, value in given.items() if value is not None})
-        datamodule = make("data", node, CIFAR10DataModule)
-    except UserError as error:
-        raise UserError(f"run={folder}: {error}") from error
-    if other is None:
-        datamodule.keep_split(folder, write=False)
-    datamodule.prepare_data()
-    return datamodule
-
-
-def connect(folder: Path, model: ImageClassifier, datamodule: CIFAR10DataModule) -> None:
-    """Have the data module number classes and finish images as a model does; UserError if its classes are others."""
-    try:
-        datamodule.use_classes(model.class_names)
-        datamodule.use_preprocessing(model.preprocessing)
-    except UserError as error:
-        raise UserError(f"run={folder}: {error}") from error
 
 
 def require_checkpoint(folder: Path, checkpoint: str) -> Path:

@@ -1,0 +1,1 @@
+"""A finished run in your hands: load, predict, export, serve."""

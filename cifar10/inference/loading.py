@@ -1,0 +1,142 @@
+"""A finished run as an object that classifies pictures: from cifar10 import load."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cifar10.data.pictures.decode import pixels_of
+from cifar10.data.pictures.squares import Square, load_square
+from cifar10.data.preprocessing import fit
+from cifar10.errors import UserError
+from cifar10.files import sha256
+from cifar10.inference import gradcam
+from cifar10.inference.calibration import read_calibration
+from cifar10.inference.finished_runs import Settings, expand, open_run, require_checkpoint
+from cifar10.models.predictor import Predictor
+from cifar10.run_folder import RunFolder, shown
+
+OF_EARLIER_VERSIONS = 32  # px, of all images on which runs were trained whose checkpoints do not say it
+
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of one picture. probabilities: float32 (C,), in the order of class_names."""
+
+    class_names: tuple[str, ...]
+    probabilities: np.ndarray
+
+    @property
+    def class_name(self) -> str:
+        return self.top(1)[0][0]
+
+    @property
+    def probability(self) -> float:
+        return self.top(1)[0][1]
+
+    def top(self, k: int = 3) -> list[tuple[str, float]]:
+        """The k most probable classes with their probabilities, the most probable first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(self.class_names[index], float(self.probabilities[index])) for index in order]
+
+    def __repr__(self) -> str:
+        return f"Prediction({', '.join(f'{name} {probability:.3f}' for name, probability in self.top())})"
+
+
+class Model:
+    """A finished run, ready to predict; made by `load`.
+
+    predictor: the network with its preprocessing and temperature, an nn.Module. calibration: in words, where the
+    temperature comes from.
+    """
+
+    def __init__(self, folder: Path, predictor: Predictor, device: torch.device, calibration: str):
+        self.folder, self.name = folder, shown(folder)
+        self.predictor, self.device, self.calibration = predictor.to(device), device, calibration
+        preprocessing = predictor.preprocessing
+        self.square = Square(preprocessing.store_size, preprocessing.resize_mode, preprocessing.background)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.predictor.class_names
+
+    def predict(self, images: Picture | Iterable[Picture], batch_size: int = 32) -> list[Prediction]:
+        """Classify pictures; returns a prediction for each.
+
+        images: one or several files, PIL images, arrays uint8 (H, W, 3), (H, W, 4) or (H, W), tensors uint8 (3, H, W).
+        Raises UnreadablePicture, which is a ValueError, for a file that is no picture, and ValueError for other arrays.
+        """
+        squares = [self.read(picture) for picture in one_by_one(images)]
+        parts = [
+            self.probabilities(torch.stack(squares[at : at + batch_size])) for at in range(0, len(squares), batch_size)
+        ]
+        return [Prediction(self.class_names, row) for part in parts for row in part.numpy()]
+
+    def read(self, picture: bytes | Picture) -> Tensor:
+        """One picture as the network is to see it, see `fit`: uint8 (3, S, S)."""
+        if isinstance(picture, bytes | str | Path):
+            return load_square(picture if isinstance(picture, bytes) else Path(picture), self.square)
+        return fit(pixels(picture, self.square.background), *self.square)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """uint8 (B, 3, H, W) -> float32 (B, C), both on the CPU."""
+        return self.predictor(images.to(self.device)).cpu()
+
+    def explain(self, square: Tensor, index: int) -> np.ndarray:
+        """Where the network looks for class `index` in what `read` returned, (3, S, S): see `gradcam.heat`."""
+        return gradcam.heat(self.predictor, square.to(self.device), index)
+
+
+def load(run: str | Path, checkpoint: str = "best", device: str = "auto") -> Model:
+    """The model of a finished run's folder.
+
+    checkpoint: "best" or "last". device: "auto", "cpu", "gpu", "cuda" or "mps".
+    Raises UserError, whose text is one line, for a folder that is no finished run, or that does not fit this version.
+    """
+    folders = expand(str(Path(run).expanduser()), "run")
+    if len(folders) > 1:
+        raise UserError(f"run={run}: {len(folders)} runs are below it; name one of them, as {folders[0]}")
+    finished, settings = open_run(folders[0]), Settings(checkpoint=checkpoint, accelerator=device)
+    predictor = finished.load_predictor(checkpoint)
+    if predictor.preprocessing.store_size is None:
+        predictor.preprocessing.set_fit(OF_EARLIER_VERSIONS, "crop", predictor.preprocessing.background)
+    weights = sha256(require_checkpoint(finished.folder, checkpoint).read_bytes())
+    calibration = read_calibration(finished.folder, weights)
+    if calibration is None:
+        words = f"not calibrated; {RunFolder(finished.folder).evaluate_command} fits the temperature"
+        return Model(finished.folder, predictor, settings.device, words)
+    predictor.temperature = calibration.temperature
+    return Model(finished.folder, predictor, settings.device, str(calibration))
+
+
+def one_by_one(images: Picture | Iterable[Picture]) -> Sequence[Picture]:
+    """One picture, or several, as a sequence; arrays and tensors have several along a fourth, first axis."""
+    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray | Tensor) and images.ndim <= 3):
+        return [images]
+    return list(images)
+
+
+def pixels(picture: Image.Image | np.ndarray | Tensor, background: tuple[int, int, int]) -> Tensor:
+    """uint8 (3, H, W) of an opened picture, an array or a tensor; ValueError for anything else."""
+    if isinstance(picture, Image.Image):
+        return pixels_of(picture, background)
+    forms = {np.ndarray: "uint8 (H, W, 3), (H, W, 4) or (H, W)", Tensor: "uint8 (3, H, W)"}
+    wanted = next((form for kind, form in forms.items() if isinstance(picture, kind)), None)
+    if wanted is None:
+        raise ValueError(f"{type(picture).__name__}: not a picture; pass a file, a PIL image, an array or a tensor")
+    problem = f"{picture.dtype} {tuple(picture.shape)}: must be {wanted}, with values from 0 to 255"
+    if isinstance(picture, Tensor):
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or len(picture) != 3 or not picture.numel():
+            raise ValueError(problem)
+        return picture.cpu()
+    grey_or_colour = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (3, 4))
+    if picture.dtype != np.uint8 or not grey_or_colour or not picture.size:
+        raise ValueError(problem)
+    return pixels_of(Image.fromarray(np.ascontiguousarray(picture)), background)
