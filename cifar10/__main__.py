@@ -1,6 +1,7 @@
 """The front door to everything but training and evaluating: python -m cifar10 COMMAND [key=value]
 
 python -m cifar10 explore data=folder data.root=photos    a page about a data set, before anything is trained on it
+python -m cifar10 predict images=photo.jpg                what a trained model sees in pictures
 python -m cifar10 cache                                   what is kept of pictures that were decoded
 """
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from cifar10.commandline.command import Command
 from cifar10.errors import UserError
 from cifar10.machine import size
+from cifar10.run_folder import quoted
 
 log = logging.getLogger("cifar10")
 
@@ -48,6 +50,13 @@ def cache(cfg: DictConfig) -> None:
     log.info(f"in {folder}; python -m cifar10 cache clear=true removes what no run is using")
 
 
+def predict(cfg: DictConfig) -> None:
+    """Classify pictures with a finished run."""
+    from cifar10.inference.predicting import steps
+
+    steps.predict(cfg)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A command of the front door; its settings are conf/NAME.yaml."""
@@ -58,6 +67,7 @@ class Entry:
 
 COMMANDS = {
     "explore": Entry(explore, "a page about a data set: counts, duplicates, likely label errors, a map"),
+    "predict": Entry(predict, "the classes of pictures: a file, a folder, a glob; as a table, CSV or JSON"),
     "cache": Entry(cache, "pictures that were decoded and kept for the next run; clear=true removes them"),
 }
 
@@ -68,12 +78,19 @@ def main() -> None:
     if name in ("-h", "--help", "help"):
         print(usage())
     elif name in COMMANDS:
-        sys.argv[:2] = [f"cifar10 {name}"]
+        sys.argv = [f"cifar10 {name}", *map(plain_paths, sys.argv[2:])]
         Command(name, COMMANDS[name].function).run()
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}"
         sys.exit(f"error: {name}: no such command; {hint}")
+
+
+def plain_paths(argument: str) -> str:
+    """images=PATH so that Hydra takes the path for text, whatever characters a camera has put into it."""
+    key, _, value = argument.partition("=")
+    is_path = key == "images" and value and value[0] not in "[\"'"
+    return f"{key}={quoted(value)}" if is_path else argument
 
 
 def usage() -> str:

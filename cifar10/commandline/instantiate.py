@@ -82,6 +82,13 @@ def check_values(key: str, target: type, node: DictConfig, given: Collection[str
             raise UserError(f"{key}.{name}: must be given; {target.__name__} has no default for it")
 
 
+def check_hints(cfg: DictConfig, hints: dict[str, object]) -> None:
+    """UserError for a setting that is not of its type."""
+    for key, hint in hints.items():
+        if not matches(value := cfg.get(key), hint):
+            raise UserError(f"{key}={one_line(value)}: must be {describe(hint)}")
+
+
 def matches(value: object, hint: object) -> bool:
     """Whether a configuration value is of a type; objects of other classes are nodes with a `_target_`."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from cifar10.commandline.instantiate import describe, matches
+from cifar10.commandline.instantiate import check_hints
 from cifar10.errors import UserError, cause_of
 from cifar10.evaluation import predictions, robustness
 from cifar10.inference import finished_runs as finished
@@ -39,9 +39,7 @@ Opened = Sequence[tuple[FinishedRun, Run]]
 
 def settings_of(cfg: DictConfig) -> Settings:
     """How the runs are predicted; UserError for mistakes that show before any is opened."""
-    for key, hint in HINTS.items():
-        if not matches(cfg.get(key), hint):
-            raise UserError(f"{key}={' '.join(str(cfg.get(key)).split())}: must be {describe(hint)}")
+    check_hints(cfg, HINTS)
     if cfg.batch_size is not None and cfg.batch_size < 1:
         raise UserError(f"batch_size={cfg.batch_size}: must be at least one image")
     if not isinstance(cfg.get("data") or {}, DictConfig | dict):

@@ -1,0 +1,1 @@
+"""python -m cifar10 predict: from files to rows, in bounded memory."""
