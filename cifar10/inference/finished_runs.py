@@ -1,14 +1,17 @@
 """Finding finished runs, and loading their models from their folders."""
 
+import contextlib
 import importlib
 import inspect
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -16,10 +19,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.commandline.instantiate import check_values
 from cifar10.errors import UserError, one_line
-from cifar10.models.classifier import ImageClassifier
+from cifar10.models.plain import plain_predictor
 from cifar10.models.predictor import Predictor
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import RunFolder, recipe
+
+if TYPE_CHECKING:
+    from cifar10.models.classifier import ImageClassifier  # with Lightning, for which most predictions need not wait
 
 log = logging.getLogger(__name__)
 
@@ -63,28 +69,40 @@ class FinishedRun:
         return recipe(self.cfg, self.summary.get("watchers", ()))
 
     def load_predictor(self, checkpoint: str) -> Predictor:
-        """The run's model as a function of pictures, on the CPU, without a temperature; UserError as `load_model`."""
-        model = self.load_model(checkpoint)
-        return Predictor(model, model.preprocessing, model.class_names)
+        """The checkpoint's network as a function of pictures, on the CPU, with a temperature of 1.
 
-    def load_model(self, checkpoint: str) -> ImageClassifier:
-        """The model with the checkpoint's weights, on the CPU, ready to predict. Only a class of this project is built.
-
-        Raises UserError if the configuration or the checkpoint does not fit this version of the project.
+        Only classes of this project are built. Raises UserError if the configuration or the checkpoint does not fit
+        this version of the project.
         """
-        file = require_checkpoint(self.folder, checkpoint)
+        file, target = require_checkpoint(self.folder, checkpoint), str(self.cfg.model.get("_target_"))
+        content = read_checkpoint(file)
+        with checkpoint_errors(file, target):
+            predictor = plain_predictor(target, content)
+        if predictor is None:
+            model = self.load_model(file, content["hyper_parameters"])
+            predictor = Predictor(model, model.preprocessing, model.class_names)
+        return predictor
+
+    def load_model(self, file: Path, parameters: dict) -> "ImageClassifier":
+        """The LightningModule of a checkpoint with these hyperparameters, on the CPU; UserError as `load_predictor`."""
+
         target = own_class(self.folder, self.cfg.model, ImageClassifier)
-        parameters = read_checkpoint(file)["hyper_parameters"]
         renewed = renew(target, parameters)
         check_values(f"{file}: model", target, OmegaConf.create(parameters | renewed))
-        try:
-            model = target.load_from_checkpoint(file, map_location="cpu", weights_only=True, **renewed)
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError, MemoryError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{file}: not a checkpoint of {self.cfg.model._target_} ({reason})") from error
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from error
-        return model.eval()
+        with checkpoint_errors(file, self.cfg.model._target_):
+            return target.load_from_checkpoint(file, map_location="cpu", weights_only=True, **renewed).eval()
+
+
+@contextlib.contextmanager
+def checkpoint_errors(file: Path, target: str) -> Iterator[None]:
+    """A UserError that names the file for whatever building its network raises."""
+    try:
+        yield
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file}: not a checkpoint of {target} ({reason})") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
 
 
 def renew(target: type, parameters: dict) -> dict[str, object]:

@@ -1,24 +1,20 @@
 """A pretrained timm backbone, EfficientNet-B0 by default, with a new head."""
 
 import copy
-import difflib
-import logging
 import re
 from collections.abc import Iterable
 
 import timm
 import torch
-from timm.models import group_parameters, parse_model_name
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from cifar10.data.feature_cache import Features
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.errors import cause_of
+from cifar10.models.backbones import count_features, create_backbone, new_head
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.depthwise import speed_up_depthwise
 from cifar10.models.weights import load_weights
-
-log = logging.getLogger(__name__)
 
 
 class EfficientNet(ImageClassifier):
@@ -65,7 +61,7 @@ class EfficientNet(ImageClassifier):
         pretrained, weights = False, None  # a checkpoint brings its own weights: nothing to fetch when it is loaded
         self.save_hyperparameters(logger=False)
         self.backbone = speed_up_depthwise(network).to(memory_format=torch.channels_last)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, len(class_names)))
+        self.head = new_head(width, len(class_names), dropout)
 
     def logits(self, inputs: Tensor | Features) -> Tensor:
         """The network's logits for preprocessed images, or for the frozen part's features of them."""
@@ -131,72 +127,3 @@ def keep_part(network: nn.Module, after: set[int], first: bool) -> nn.Module:
         if passed == first:
             copied._modules[name] = nn.Identity()
     return copied
-
-
-def create_backbone(name: str, pretrained: bool, image_size: int | None, drop_path: float) -> nn.Module:
-    """timm's network without its classifier; ValueError for an unknown name, or weights that cannot be loaded."""
-    config = find_config(name)
-    options = {"drop_path_rate": drop_path} if drop_path else {}
-    if image_size is not None and config.get("fixed_input_size"):
-        options["img_size"] = image_size  # a transformer's position embedding is fixed to one size
-    if pretrained:
-        log.info("loading %s, pretrained weights from timm (downloaded the first time)", name)
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are not the user's concern
-    try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
-    except TypeError as error:
-        if not drop_path:
-            raise
-        raise ValueError(f"drop_path={drop_path}: {name} has no stochastic depth; leave it at 0") from error
-    except (OSError, RuntimeError) as error:
-        if not pretrained:
-            raise
-        raise ValueError(
-            f"backbone={name}: its pretrained weights could not be loaded ({type(error).__name__}); pass a local"
-            " file, model.weights=FILE, or start from random weights, model.pretrained=false"
-        ) from error
-
-
-def find_config(name: str) -> dict:
-    """timm's pretrained config for a name, or that of a hub repository or local folder; ValueError if there is none."""
-    try:
-        source, _ = parse_model_name(name)
-        if source is not None:
-            with torch.device("meta"):  # only timm's own loader reads both
-                return timm.create_model(name, pretrained=False).default_cfg
-    except Exception as error:  # the folder or repository may hold anything
-        raise ValueError(f"backbone={name}: {' '.join(str(error).split())}") from error
-    base, _, tag = name.partition(".")
-    if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
-        raise ValueError(f"backbone={name}: timm has no such model; {hint}")
-    tags = [config.partition(".")[2] for config in timm.list_pretrained(f"{base}.*")]
-    if tag and tag not in tags:
-        raise ValueError(f"backbone={name}: timm has no such weights; {base} has: {', '.join(tags)}")
-    return timm.get_pretrained_cfg(name).to_dict()
-
-
-def count_features(network: nn.Module, name: str, image_size: int) -> int:
-    """The number of features that the backbone returns per image; ValueError for a size that it cannot take.
-
-    Nothing is computed: the tensors are on torch's meta device. timm's `num_features` and `head_hidden_size` are each
-    wrong for some architectures.
-    """
-    info = getattr(network, "feature_info", None) or [{"reduction": 1}]
-    smallest = max(stage["reduction"] for stage in info)  # one pixel of the last feature map
-    if image_size < smallest:
-        raise ValueError(f"image_size={image_size}: {name} needs images of at least {smallest} pixels")
-    tensors = [*network.named_parameters(), *network.named_buffers()]
-    training, network = network.training, network.eval()
-    try:
-        with torch.no_grad():
-            image = torch.empty(1, 3, image_size, image_size, device="meta")
-            features = torch.func.functional_call(network, {key: value.to("meta") for key, value in tensors}, image)
-    except Exception as error:  # each architecture raises its own kind
-        own = network.default_cfg["input_size"][-1]
-        raise ValueError(
-            f"image_size={image_size}: {name} cannot take this size; its own is {own} ({cause_of(error)})"
-        ) from error
-    network.train(training)
-    return features.shape[1]

@@ -1,17 +1,10 @@
 """Networks trained from scratch: any class of `cifar10.models.networks` as a LightningModule."""
 
-import importlib
-import inspect
-import re
-
 import torch
-from torch import nn
 
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.models import networks
 from cifar10.models.classifier import ImageClassifier
-
-KERAS_CNN = {"_target_": "cifar10.models.networks.cnn.CNN"}
+from cifar10.models.networks.build import KERAS_CNN, build_network
 
 
 class ScratchClassifier(ImageClassifier):
@@ -42,35 +35,3 @@ class ScratchClassifier(ImageClassifier):
         self.save_hyperparameters(logger=False)
         built = build_network(network, num_classes=len(class_names), image_size=image_size)
         self.network = built.to(memory_format=torch.channels_last)
-
-
-def build_network(network: dict[str, object], num_classes: int, image_size: int) -> nn.Module:
-    """The network described by `_target_` and keyword arguments; ValueError naming an argument that it rejects."""
-    settings = dict(network)
-    target = find_network(settings.pop("_target_", None))
-    given = {"num_classes": num_classes, "image_size": image_size}
-    given = {name: value for name, value in given.items() if name in inspect.signature(target).parameters}
-    try:
-        return target(**settings, **given)
-    except ValueError as error:
-        argument = re.match(r"(\w+)=", str(error))
-        owner = "network: " if argument is None else "" if argument[1] in given else "network."
-        raise ValueError(f"{owner}{error}") from error
-
-
-def find_network(name: object) -> type[nn.Module]:
-    """The network class with this name. A checkpoint may come from anyone: no module elsewhere is imported for it."""
-    module, _, last = str(name).rpartition(".")
-    found = None
-    if re.fullmatch(rf"{re.escape(networks.__name__)}(\.\w+)+", module):
-        try:
-            found = getattr(importlib.import_module(module), last, None)
-        except ModuleNotFoundError as error:
-            if not str(error.name).startswith(networks.__name__):  # the network's own file needs a missing package
-                raise
-    if not (isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module):
-        raise ValueError(
-            f"network._target_={name}: must name an nn.Module defined in a file of cifar10/models/networks/,"
-            f" such as {KERAS_CNN['_target_']}"
-        )
-    return found
