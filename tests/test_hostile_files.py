@@ -29,7 +29,8 @@ from cifar10.errors import MissingData, UserError
 from cifar10.evaluation import predictions, robustness
 from cifar10.inference import finished_runs as finished
 from cifar10.inference.run_data import rebuild
-from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
+from cifar10.models.networks.build import KERAS_CNN
+from cifar10.models.scratch import ScratchClassifier
 from cifar10.report.scores import score
 from cifar10.sweeps import jobs
 from cifar10.untrusted import check_overrides

@@ -9,7 +9,8 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from cifar10.errors import UserError
-from cifar10.models.efficientnet import EfficientNet, find_config
+from cifar10.models.backbones import find_config
+from cifar10.models.efficientnet import EfficientNet
 from cifar10.progress import Progress
 
 log = logging.getLogger("explore")

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.commandline.instantiate import check_values
 from cifar10.errors import UserError, one_line
+from cifar10.models.networks.build import KERAS_CNN
 from cifar10.models.plain import plain_predictor
 from cifar10.models.predictor import Predictor
 from cifar10.models.weights import read_checkpoint
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 # classes of earlier versions, and what their settings build today
 RENAMED = {"cifar10.models.cnn.ScratchCNN": "cifar10.models.scratch.ScratchClassifier"}
-KERAS_CNN, OF_THE_CNN = "cifar10.models.networks.cnn.CNN", ("widths", "hidden", "dropout")
+OF_THE_CNN = ("widths", "hidden", "dropout")
 
 
 @dataclass
@@ -109,7 +110,7 @@ def renew(target: type, parameters: dict) -> dict[str, object]:
     """What a checkpoint of an earlier version lacks, taken from its parameters: the CNN's used to be the model's."""
     if "network" in parameters or "network" not in inspect.signature(target).parameters:
         return {}
-    return {"network": {"_target_": KERAS_CNN} | {key: parameters.pop(key) for key in OF_THE_CNN if key in parameters}}
+    return {"network": KERAS_CNN | {key: parameters.pop(key) for key in OF_THE_CNN if key in parameters}}
 
 
 def require_checkpoint(folder: Path, checkpoint: str) -> Path:

@@ -18,7 +18,7 @@ from cifar10.commandline.instantiate import check_values, make, named
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
-from cifar10.models.scratch import find_network
+from cifar10.models.networks.build import find_network
 from cifar10.training.checks import check_devices
 
 log = logging.getLogger(__name__)

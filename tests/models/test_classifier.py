@@ -19,7 +19,8 @@ from cifar10.models.classifier import ImageClassifier
 from cifar10.models.efficientnet import EfficientNet
 from cifar10.models.learning_rates import SCHEDULES, Schedule
 from cifar10.models.metrics import ClassificationMetrics
-from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
+from cifar10.models.networks.build import KERAS_CNN
+from cifar10.models.scratch import ScratchClassifier
 
 NAMES = ["cat", "dog", "frog", "ship"]
 TINY = "test_efficientnet.r160_in1k"  # timm's own test model, 99,196 parameters

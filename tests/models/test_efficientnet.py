@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cifar10.models.efficientnet import EfficientNet, count_features
+from cifar10.models.backbones import count_features
+from cifar10.models.efficientnet import EfficientNet
 
 NAMES = [f"class {number}" for number in range(10)]
 B0 = "tf_efficientnet_b0.in1k"

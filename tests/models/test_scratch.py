@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cifar10.models import networks
-from cifar10.models.scratch import KERAS_CNN, ScratchClassifier
+from cifar10.models.networks.build import KERAS_CNN
+from cifar10.models.scratch import ScratchClassifier
 from tests.conftest import PROJECT
 
 NETWORK = '''
