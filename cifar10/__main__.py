@@ -57,6 +57,13 @@ def predict(cfg: DictConfig) -> None:
     steps.predict(cfg)
 
 
+def export(cfg: DictConfig) -> None:
+    """Write a finished run's model for other programs."""
+    from cifar10.inference.export import steps
+
+    steps.export(cfg)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A command of the front door; its settings are conf/NAME.yaml."""
@@ -68,6 +75,7 @@ class Entry:
 COMMANDS = {
     "explore": Entry(explore, "a page about a data set: counts, duplicates, likely label errors, a map"),
     "predict": Entry(predict, "the classes of pictures: a file, a folder, a glob; as a table, CSV or JSON"),
+    "export": Entry(export, "a trained model for other programs: ONNX, a PyTorch program, safetensors"),
     "cache": Entry(cache, "pictures that were decoded and kept for the next run; clear=true removes them"),
 }
 

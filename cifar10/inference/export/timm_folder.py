@@ -1,0 +1,103 @@
+"""A run's network as a folder of safetensors that timm opens, with a model card."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from safetensors.torch import save_file
+from torch import nn
+
+from cifar10.errors import UserError
+from cifar10.inference.finished_runs import FinishedRun
+from cifar10.inference.loading import Model
+from cifar10.report.numbers import percent
+
+PAGES = Environment(loader=PackageLoader("cifar10.inference"), undefined=StrictUndefined, trim_blocks=True)
+
+
+def write_folder(run: FinishedRun, model: Model, folder: Path) -> None:
+    """Write model.safetensors, config.json and README.md; UserError if the folder exists and is not empty."""
+    aside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        config = write_timm(model, aside) if "backbone" in run.cfg.model else write_own(run, model, aside)
+        (aside / "README.md").write_text(model_card(run, model, config), encoding="utf-8")
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder}: exists; remove it, or name another folder with output=FOLDER")
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def write_timm(model: Model, folder: Path) -> dict:
+    """timm's own form, so that timm.create_model("local-dir:FOLDER", pretrained=True) gives the same logits."""
+    from timm.models import save_for_hf
+
+    backbone, head = model.predictor.network.backbone, model.predictor.network.head[-1]
+    network = with_classifier(backbone, head)
+    preprocessing = model.predictor.preprocessing
+    config = {
+        "num_classes": len(model.class_names),
+        "label_names": list(model.class_names),
+        "pretrained_cfg": {
+            **{"mean": preprocessing.mean, "std": preprocessing.std, "interpolation": preprocessing.interpolation},
+            **{"input_size": (3, preprocessing.image_size, preprocessing.image_size), "crop_pct": 1.0},
+            **{"num_classes": len(model.class_names), "crop_mode": "center"},
+        },
+    }
+    save_for_hf(network, folder, model_config=config, safe_serialization=True)
+    return json.loads((folder / "config.json").read_text())
+
+
+def with_classifier(backbone: nn.Module, head: nn.Linear) -> nn.Module:
+    """A timm network with its own classifier, which holds the head's weights."""
+    import copy
+
+    network = copy.deepcopy(backbone)
+    network.reset_classifier(head.out_features)
+    classifier = network.get_classifier()
+    if not isinstance(classifier, nn.Linear) or classifier.weight.shape != head.weight.shape:
+        raise UserError(f"format=safetensors: {type(backbone).__name__} has no linear classifier in timm; use onnx")
+    classifier.load_state_dict(head.state_dict())
+    return network.eval()
+
+
+def write_own(run: FinishedRun, model: Model, folder: Path) -> dict:
+    """The same files for a network of this project, which timm does not know."""
+    network = dict(model.predictor.network.named_modules()).get("network", model.predictor.network)
+    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, folder / "model.safetensors")
+    config = {
+        "architecture": str(run.cfg.model.network["_target_"]),
+        "network": {key: value for key, value in run.cfg.model.network.items() if key != "_target_"},
+        "num_classes": len(model.class_names),
+        "label_names": list(model.class_names),
+        "preprocessing": model.predictor.preprocessing.settings,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+    return config
+
+
+def model_card(run: FinishedRun, model: Model, config: dict) -> str:
+    """README.md: data, recipe, measured results, limits, licence of the weights."""
+    file = run.folder / "evaluation" / "metrics.json"
+    try:
+        scores = json.loads(file.read_text(encoding="utf-8"))["groups"][0]["runs"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        scores = None
+    return PAGES.get_template("model_card.md").render(
+        run=run,
+        name=str(run.cfg.name),
+        summary=run.summary,
+        recipe={key: value for key, value in run.recipe.items() if not key.startswith("callbacks.")},
+        scores=scores,
+        model=model,
+        config=config,
+        percent=percent,
+        timm="pretrained_cfg" in config,
+        preprocessing=model.predictor.preprocessing,
+        parameters=sum(parameter.numel() for parameter in model.predictor.parameters()),
+        torch_version=torch.__version__,
+    )
