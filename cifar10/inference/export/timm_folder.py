@@ -1,5 +1,6 @@
 """A run's network as a folder of safetensors that timm opens, with a model card."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -54,15 +55,13 @@ def write_timm(model: Model, folder: Path) -> dict:
 
 def with_classifier(backbone: nn.Module, head: nn.Linear) -> nn.Module:
     """A timm network with its own classifier, which holds the head's weights."""
-    import copy
-
     network = copy.deepcopy(backbone)
     network.reset_classifier(head.out_features)
     classifier = network.get_classifier()
     if not isinstance(classifier, nn.Linear) or classifier.weight.shape != head.weight.shape:
         raise UserError(f"format=safetensors: {type(backbone).__name__} has no linear classifier in timm; use onnx")
     classifier.load_state_dict(head.state_dict())
-    return network.eval()
+    return network.eval().to(memory_format=torch.contiguous_format)
 
 
 def write_own(run: FinishedRun, model: Model, folder: Path) -> dict:
@@ -91,7 +90,7 @@ def model_card(run: FinishedRun, model: Model, config: dict) -> str:
         run=run,
         name=str(run.cfg.name),
         summary=run.summary,
-        recipe={key: value for key, value in run.recipe.items() if not key.startswith("callbacks.")},
+        recipe={key: value for key, value in run.recipe.items() if not key.endswith("_target_")},
         scores=scores,
         model=model,
         config=config,
