@@ -64,6 +64,13 @@ def export(cfg: DictConfig) -> None:
     steps.export(cfg)
 
 
+def serve(cfg: DictConfig) -> None:
+    """Answer for pictures that a page or a program sends."""
+    from cifar10.inference.serving import steps
+
+    steps.serve(cfg)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A command of the front door; its settings are conf/NAME.yaml."""
@@ -76,6 +83,7 @@ COMMANDS = {
     "explore": Entry(explore, "a page about a data set: counts, duplicates, likely label errors, a map"),
     "predict": Entry(predict, "the classes of pictures: a file, a folder, a glob; as a table, CSV or JSON"),
     "export": Entry(export, "a trained model for other programs: ONNX, a PyTorch program, safetensors"),
+    "serve": Entry(serve, "a page on this machine that classifies what is dropped on it, and POST /predict"),
     "cache": Entry(cache, "pictures that were decoded and kept for the next run; clear=true removes them"),
 }
 
@@ -86,7 +94,8 @@ def main() -> None:
     if name in ("-h", "--help", "help"):
         print(usage())
     elif name in COMMANDS:
-        sys.argv = [f"cifar10 {name}", *map(plain_paths, sys.argv[2:])]
+        arguments = map(plain_paths, sys.argv[2:]) if name == "predict" else sys.argv[2:]
+        sys.argv = [f"cifar10 {name}", *arguments]
         Command(name, COMMANDS[name].function).run()
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)

@@ -41,7 +41,7 @@ def test_the_list_of_commands_needs_neither_torch_nor_a_data_set(tmp_path):
 
 def test_an_unknown_command_is_one_line_with_a_suggestion(command):
     assert command(DOOR, "explor") == "error: explor: no such command; did you mean explore?"
-    assert command(DOOR, "zzz=1") == "error: zzz=1: no such command; there are: explore, cache"
+    assert command(DOOR, "zzz=1") == "error: zzz=1: no such command; there are: explore, predict, export, serve, cache"
 
 
 @pytest.mark.parametrize("name", front_door.COMMANDS)
@@ -68,7 +68,7 @@ def test_without_weights_and_network_the_rest_is_there(explore, command, monkeyp
     def refuse(*arguments, **options):
         raise OSError("no network")
 
-    monkeypatch.setattr("cifar10.models.efficientnet.timm.create_model", refuse)
+    monkeypatch.setattr("cifar10.models.backbones.timm.create_model", refuse)
     assert explore("pretrained=true", "output=page") == 0, command.err
     assert "could not be downloaded" in command.out and "weights=FILE" in command.out
     assert (tmp_path / "page" / "explore.html").is_file() and not list(tmp_path.rglob("projector*"))

@@ -168,8 +168,6 @@ def test_load_from_checkpoint_of_a_file_with_code_in_it(tmp_path, marker, make):
 
 
 @pytest.mark.parametrize("settings", [
-    {"_instantiator": "os.system"},
-    {"_instantiator": "pytorch_lightning.cli.instantiate_module", "_class_path": "os.system"},
     {"class_names": {"_target_": "os.system"}},
     {"network": KERAS_CNN | {"widths": ["a"]}},
     {"network": KERAS_CNN | {"widths": [10**9, 10**9, 10**9]}},
@@ -183,8 +181,6 @@ def test_load_from_checkpoint_of_a_file_with_code_in_it(tmp_path, marker, make):
     {"network": {"_target_": ["os.system"]}},
     {"network": "os.system"},
     {"network": {"_target_": "cifar10.models.networks.cnn.CNN", "widths": {"_target_": "os.system"}}},
-    {"lr": -1.0},
-    {"unheard_of": 1},
 ], ids=lambda settings: "checkpoint: " + ", ".join(f"{k}={v}" for k, v in settings.items()))  # fmt: skip
 def test_a_checkpoint_whose_settings_are_hostile(command, run, marker, settings):
     file = run / "checkpoints" / "best.ckpt"
@@ -192,6 +188,20 @@ def test_a_checkpoint_whose_settings_are_hostile(command, run, marker, settings)
     content["hyper_parameters"] |= settings
     torch.save(content, file)
     refused(command, "evaluate.py", "run=run", words="best.ckpt: ")
+
+
+@pytest.mark.parametrize("settings", [
+    {"_instantiator": "os.system"},
+    {"_instantiator": "pytorch_lightning.cli.instantiate_module", "_class_path": "os.system"},
+    {"lr": -1.0},
+    {"unheard_of": 1},
+], ids=lambda settings: "checkpoint: " + ", ".join(f"{k}={v}" for k, v in settings.items()))  # fmt: skip
+def test_what_predicting_has_no_use_for_in_a_checkpoint_is_not_read(command, run, marker, settings):
+    file = run / "checkpoints" / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["hyper_parameters"] |= settings
+    torch.save(content, file)
+    assert command("evaluate.py", "run=run") == 0 and not marker.exists()
 
 
 @pytest.mark.parametrize("content", [

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from cifar10.commandline.instantiate import check_values
 from cifar10.errors import UserError, one_line
@@ -24,9 +24,6 @@ from cifar10.models.plain import plain_predictor
 from cifar10.models.predictor import Predictor
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import RunFolder, recipe
-
-if TYPE_CHECKING:
-    from cifar10.models.classifier import ImageClassifier  # with Lightning, for which most predictions need not wait
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +81,9 @@ class FinishedRun:
             predictor = Predictor(model, model.preprocessing, model.class_names)
         return predictor
 
-    def load_model(self, file: Path, parameters: dict) -> "ImageClassifier":
-        """The LightningModule of a checkpoint with these hyperparameters, on the CPU; UserError as `load_predictor`."""
+    def load_model(self, file: Path, parameters: dict) -> nn.Module:
+        """The ImageClassifier of a checkpoint with these hyperparameters, on the CPU; UserError as `load_predictor`."""
+        from cifar10.models.classifier import ImageClassifier  # with Lightning, for which others need not wait
 
         target = own_class(self.folder, self.cfg.model, ImageClassifier)
         renewed = renew(target, parameters)

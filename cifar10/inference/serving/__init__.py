@@ -1,0 +1,1 @@
+"""Finished runs behind a page and an HTTP interface."""

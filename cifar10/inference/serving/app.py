@@ -1,0 +1,125 @@
+"""The routes: the page, POST /predict and GET /health."""
+
+import asyncio
+import base64
+import io
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from torch import Tensor
+
+from cifar10.data.pictures.decode import UnreadablePicture
+from cifar10.errors import UserError
+from cifar10.inference.gradcam import overlay
+from cifar10.inference.loading import Model, Prediction
+from cifar10.inference.serving.batching import Batcher
+from cifar10.inference.serving.guard import Guard
+from cifar10.inference.serving.uploads import read_upload
+
+log = logging.getLogger("serve")
+
+PAGES = Environment(loader=PackageLoader("cifar10.inference"), autoescape=True, undefined=StrictUndefined)
+POLICY = (
+    "default-src 'none'; img-src data: blob:; media-src blob:; connect-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'"
+)
+
+
+class Server:
+    """Several models that answer for the same picture. top: classes in an answer; max_bytes: of a picture's file."""
+
+    def __init__(self, models: Sequence[Model], top: int, max_bytes: int):
+        self.models, self.top, self.max_bytes = models, top, max_bytes
+        self.decoders = ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0))))  # Pillow lets other threads run
+        self.networks = ThreadPoolExecutor(1)  # which use all cores themselves
+        self.batchers = [Batcher(model.probabilities, self.networks) for model in models]
+        self.nonce = secrets.token_urlsafe(16)
+
+    def app(self, any_host: bool) -> Starlette:
+        routes = [
+            Route("/", self.page),
+            Route("/predict", self.predict, methods=["POST"]),
+            Route("/health", self.health),
+        ]
+        guard = [Middleware(Guard, any_host=any_host)]
+        return Starlette(routes=routes, middleware=guard, exception_handlers={HTTPException: refuse, Exception: fail})
+
+    async def page(self, request: Request) -> Response:
+        text = PAGES.get_template("serve.html").render(models=self.models, nonce=self.nonce, max_bytes=self.max_bytes)
+        headers = {
+            **{"Content-Security-Policy": POLICY.format(nonce=self.nonce), "X-Content-Type-Options": "nosniff"},
+            **{"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"},
+        }
+        return HTMLResponse(text, headers=headers)
+
+    async def health(self, request: Request) -> Response:
+        runs = [{"run": model.name, "classes": model.class_names} for model in self.models]
+        return JSONResponse({"status": "ok", "runs": runs})
+
+    async def predict(self, request: Request) -> Response:
+        content = await read_upload(request, self.max_bytes)
+        explain = request.query_params.get("explain") == "true"
+        squares = await self.in_thread(self.decoders, self.decode, content)
+        tasks = [self.answer(*each, explain) for each in zip(self.models, self.batchers, squares, strict=True)]
+        return JSONResponse({"runs": await asyncio.gather(*tasks)})
+
+    def decode(self, content: bytes) -> list[Tensor]:
+        """The picture as each model is to see it; HTTPException 422 if it cannot be read."""
+        found: dict[object, Tensor] = {}
+        try:
+            for model in self.models:
+                if model.square not in found:
+                    found[model.square] = model.read(content)
+        except UnreadablePicture as error:
+            raise HTTPException(422, f"this picture cannot be read: {error}") from error
+        return [found[model.square] for model in self.models]
+
+    async def answer(self, model: Model, batcher: Batcher, square: Tensor, explain: bool) -> dict:
+        """What one model says of a picture."""
+        prediction = Prediction(model.class_names, await batcher(square))
+        answer = {
+            "run": model.name,
+            "predictions": [{"class": name, "probability": round(p, 6)} for name, p in prediction.top(self.top)],
+            "calibration": model.calibration,
+        }
+        if explain:
+            index = int(prediction.probabilities.argmax())
+            answer |= await self.in_thread(self.networks, explanation, model, square, index)
+        return answer
+
+    @staticmethod
+    async def in_thread(executor: ThreadPoolExecutor, function: object, *arguments: object) -> object:
+        return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+
+
+def explanation(model: Model, square: Tensor, index: int) -> dict[str, str]:
+    """The picture as the network sees it, and what speaks for a class, as data URLs; or why that cannot be shown."""
+    seen = {"seen": data_url(Image.fromarray(square.permute(1, 2, 0).numpy()))}
+    try:
+        return seen | {"explanation": data_url(overlay(square, model.explain(square, index)))}
+    except UserError as error:
+        return seen | {"unexplained": str(error)}
+
+
+def data_url(picture: Image.Image) -> str:
+    picture.save(file := io.BytesIO(), "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+async def refuse(request: Request, error: HTTPException) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
+
+
+async def fail(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "an error in the server; its terminal has more"}, 500)

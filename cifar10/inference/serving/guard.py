@@ -1,0 +1,37 @@
+"""Who may call: this machine's browsers, from this server's own page."""
+
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class Guard:
+    """Answers 403 to requests that a page of another site has sent, or has had sent by DNS rebinding.
+
+    A browser names the page's site in Origin, and in Host the name under which it found the server. any_host: the
+    server was opened to other machines, which reach it under names that are not known here.
+    """
+
+    def __init__(self, app: ASGIApp, any_host: bool):
+        self.app, self.any_host = app, any_host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            host, origin = headers.get("host", ""), headers.get("origin")
+            if not self.any_host and hostname(f"//{host}") not in LOOPBACK:
+                return await JSONResponse({"error": f"not served under the name {host}"}, 403)(scope, receive, send)
+            if origin is not None and urlsplit(origin).netloc != host:
+                return await JSONResponse({"error": "not for pages of other sites"}, 403)(scope, receive, send)
+        await self.app(scope, receive, send)
+
+
+def hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
