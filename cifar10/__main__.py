@@ -106,7 +106,7 @@ def main() -> None:
 def plain_paths(argument: str) -> str:
     """images=PATH so that Hydra takes the path for text, whatever characters a camera has put into it."""
     key, _, value = argument.partition("=")
-    is_path = key == "images" and value and value[0] not in "[\"'"
+    is_path = key == "images" and value and (value[0] not in "[\"'" or Path(value).exists())
     return f"{key}={quoted(value)}" if is_path else argument
 
 

@@ -21,7 +21,7 @@ class Calibration:
     checkpoint_sha256: str
 
     def __str__(self) -> str:
-        return f"temperature {self.temperature:.3f}, fitted on {self.val_images:,} validation images"
+        return f"calibrated: temperature {self.temperature:.3f}, fitted on {self.val_images:,} validation images"
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:

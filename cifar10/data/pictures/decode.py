@@ -55,7 +55,7 @@ def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int
     """
     try:
         with _open_file(picture) as file, _open_picture(file) as image:
-            return _pixels(_upright(_load(image, at_least)), background)
+            return _pixels(_load(image, at_least), background)
     except (UnreadablePicture, MemoryError):
         raise
     except Image.DecompressionBombError:
@@ -68,9 +68,11 @@ def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int
 
 def pixels_of(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Tensor:
     """What `read_picture` gives for a picture that is open in Pillow, which stays as it is."""
-    copied = image.copy()
-    copied.format = image.format
-    return _pixels(_upright(copied), background)
+    upright = image
+    with suppress(Exception):  # damaged EXIF data
+        upright = ImageOps.exif_transpose(image)
+        upright.format = image.format
+    return _pixels(upright, background)
 
 
 def _open_file(picture: bytes | Path) -> BinaryIO:
@@ -101,7 +103,7 @@ def _open_picture(file: BinaryIO) -> Image.Image:
 
 
 def _load(image: Image.Image, at_least: int) -> Image.Image:
-    """Decode the pixels."""
+    """Decode the pixels and turn them upright."""
     if at_least and image.format in ("JPEG", "MPO"):
         divisor = math.gcd(8, *image.size)  # else the picture would shift and show what pads it (Pillow's #3419)
         image.draft(None, tuple(max(side // divisor, 2 * at_least) for side in image.size))
@@ -109,10 +111,6 @@ def _load(image: Image.Image, at_least: int) -> Image.Image:
     image.load()
     if cut and 0 < max(high for _, high in image.getextrema()[:3]) < 16:
         raise UnreadablePicture("16-bit colour whose upper 4 bits are empty: save it with 8 bits")
-    return image
-
-
-def _upright(image: Image.Image) -> Image.Image:
     with suppress(Exception):  # damaged EXIF data
         ImageOps.exif_transpose(image, in_place=True)
     return image

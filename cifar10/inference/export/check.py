@@ -18,7 +18,7 @@ TOLERANCE = 1e-4  # of a probability
 BATCHES = (1, 7, 32)
 SHAPES = (None, (1.7, 1.2), (0.6, 0.9), (1.0, 3.1))  # times height and width; None: as they are
 TIMED = 32  # images at once
-SECONDS = 2.0  # of timing, each
+SECONDS = 1.0  # of timing, each
 
 
 @dataclass(frozen=True)
