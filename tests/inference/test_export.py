@@ -20,9 +20,6 @@ from cifar10.inference.export.graph import GraphPreprocessing, fit_by_matrices
 from cifar10.inference.loading import load
 from cifar10.models.predictor import Predictor
 
-for package in ("onnx", "onnxruntime", "onnxscript"):
-    pytest.importorskip(package)
-
 DOOR = "cifar10/__main__.py"
 SIDE = st.integers(1, 300)
 

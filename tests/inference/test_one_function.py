@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.special import softmax
+from starlette.testclient import TestClient
 
 from cifar10.data.pictures.decode import read_picture
 from cifar10.inference.export.formats import FORMATS, metadata
 from cifar10.inference.loading import Model, load
+from cifar10.inference.serving.app import Server
 from tests.pictures import ORIENTED, UPRIGHT, WRITTEN, encode, exif, is_written, quarters
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16")
@@ -56,10 +58,6 @@ def folder(model: Model, tmp_path: Path) -> Path:
 def test_evaluate_predict_export_and_serve_agree_on_200_odd_pictures(
     command, evaluated, model, folder, record_property
 ):
-    pytest.importorskip("onnxruntime")
-    testclient = pytest.importorskip("starlette.testclient")
-    from cifar10.inference.serving.app import Server
-
     run = folder.parent / "run"
     shutil.copytree(evaluated, run)
     assert command("evaluate.py", f"run={run}", "data=folder", f"data_root={folder}") == 0, command.err
@@ -70,7 +68,7 @@ def test_evaluate_predict_export_and_serve_agree_on_200_odd_pictures(
     assert command("cifar10/__main__.py", "predict", f"run={run}", f"images={folder}", "format=json", "top=10") == 0
     predicted = {row["file"]: row["predictions"] for row in json.loads(command.out)}
     onnx = FORMATS["onnx"].read(FORMATS["onnx"].write(model.predictor, metadata(model.predictor, "run")))
-    client = testclient.TestClient(Server([load(run)], 10, 10**7).app(any_host=False), base_url="http://127.0.0.1")
+    client = TestClient(Server([load(run)], 10, 10**7).app(any_host=False), base_url="http://127.0.0.1")
     for name, row in logits.items():
         file = folder / name
         evaluated_as = softmax(row.astype(np.float64) / model.predictor.temperature)
