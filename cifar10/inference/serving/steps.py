@@ -67,6 +67,7 @@ def bind(host: str, port: int) -> socket.socket:
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
+        listening.listen(CONNECTIONS)  # who follows the address at once waits until the server has started
     except OSError as error:
         listening.close()
         raise UserError(f"host={host} port={port}: {cause_of(error)}; try port={port + 1}, or port=0") from error
