@@ -37,6 +37,11 @@ def keep_freed_memory() -> None:
         mallopt(M_TOP_PAD, 64 << 20)
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def free_memory() -> int:
     """Bytes of host memory that a process may still take, within its control group's limit, if any."""
     free = psutil.virtual_memory().available

@@ -18,16 +18,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image, PngImagePlugin
 from starlette import testclient
 
 from cifar10.inference.loading import load
-from cifar10.inference.serving import uploads
+from cifar10.inference.serving import connections, uploads
 from cifar10.inference.serving.app import Server
 from cifar10.inference.serving.batching import LARGEST
 from tests.conftest import PROJECT
 
 MOST = 100_000  # bytes of a picture
+FORM = b"--a\r\nContent-Disposition: form-data; name=file; filename=x\r\n\r\nx\r\n--a--\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +146,14 @@ def test_what_is_no_picture_is_refused_in_a_line(client, photo, content, monkeyp
     ({"files": {"other": b"x"}}, 400, "no picture"),
     ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, 400, "cannot be read"),
     ({"content": b"x", "headers": {"content-type": "multipart/form-data; boundary=a"}}, 400, "cannot be read"),
+    ({"content": FORM, "headers": {"content-type": "multipart/form-data; boundary=a; charset=undefined"}}, 400,
+     "cannot be read"),
     ({"files": [("file", b"a"), ("file", b"b")]}, 400, "cannot be read"),
     ({"content": bytes(MOST + 1)}, 413, "larger than 0.1 MB"),
     ({"files": {"file": bytes(MOST + 1)}}, 413, "larger than 0.1 MB"),
     ({"content": iter([bytes(MOST)] * 50)}, 413, "larger than 0.1 MB"),
-], ids=["empty", "a field", "another field", "no boundary", "no form", "two files", "large", "a large form",
+], ids=["empty", "a field", "another field", "no boundary", "no form", "no charset",
+        "two files", "large", "a large form",
         "chunks"])  # fmt: skip
 def test_a_bad_request_is_answered_in_a_line(client, sent, status, words):
     response = client.post("/predict", **sent)
@@ -166,7 +171,7 @@ def test_other_paths_and_methods_are_answered_in_a_line(client, method, path, st
 @pytest.mark.promise("hostile files")
 @pytest.mark.parametrize("headers", [
     {"host": "evil.example"}, {"host": "evil.example:8000"}, {"host": "127.0.0.1.evil.example"}, {"host": ""},
-    {"host": "[::1"}, {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:9000"},
+    {"host": "[::1"}, {"origin": "http://["}, {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:9000"},
     {"host": "localhost:8000", "origin": "http://evil.example:8000"},
 ])  # fmt: skip
 def test_pages_of_other_sites_are_not_served(client, photo, headers):
@@ -192,6 +197,50 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     assert "default-src 'none'" in policy and "connect-src 'self'" in policy and "unsafe" not in policy
     assert not {'src="http', 'href="http', "//cdn", "@import"} & set(response.text.split())
     assert "http://" not in response.text.replace("http://HOST", "") and "https://" not in response.text
+
+
+@pytest.mark.promise("hostile files")
+@pytest.mark.parametrize("slow", [b"\0" * 1_500_000, encoded("PNG", (2100, 2000))], ids=["bytes", "pixels"])
+def test_what_may_take_long_to_decode_is_not_waited_for(model, photo, slow):
+    server = Server([model], 1, 20_000_000)
+    begun, end, original = threading.Event(), threading.Event(), server.decode
+
+    def decode(content):
+        if content == slow:
+            begun.set()
+            assert end.wait(60)
+        return original(content)
+
+    server.decode = decode
+    with (
+        testclient.TestClient(server.app(False), base_url="http://127.0.0.1") as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        waiting = [pool.submit(client.post, "/predict", content=slow) for _ in range(8)]
+        try:
+            assert begun.wait(60)
+            assert client.post("/predict", content=photo).status_code == 200
+            assert not any(one.done() for one in waiting)
+        finally:
+            end.set()
+        assert {one.result().status_code for one in waiting} <= {200, 422}
+
+
+@pytest.mark.promise("hostile files")
+def test_connections_that_ask_for_nothing_are_closed(server, monkeypatch):
+    monkeypatch.setattr(connections, "SECONDS", 0.2)
+    config = uvicorn.Config(server.app(False), http=connections.Impatient, log_config=None, log_level="critical")
+    running = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=running.run, args=[[listening]], daemon=True)
+        thread.start()
+        with socket.create_connection(listening.getsockname(), timeout=20) as client:
+            ask = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            client.sendall(ask + ask[:20])  # the head of a second request, never to be finished
+            received = b"".join(iter(lambda: client.recv(10_000), b""))  # until it is closed
+            assert received.count(b"HTTP/1.1") == 1 and received.startswith(b"HTTP/1.1 200")
+        running.should_exit = True
+        thread.join(20)
 
 
 @pytest.mark.promise("same answers")

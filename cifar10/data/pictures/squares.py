@@ -16,6 +16,7 @@ from cifar10.data.pictures import Pictures
 from cifar10.data.pictures.decode import UnreadablePicture, read_picture
 from cifar10.data.preprocessing import WHITE, fit
 from cifar10.errors import cause_of
+from cifar10.machine import cores
 
 FEW = 300  # pictures that are decoded before processes have started
 
@@ -77,7 +78,7 @@ def loaded(dataset: Dataset, batches: Sequence[list[int]]) -> Iterator[Iterator[
 
     They end with the block, however it ends. PyTorch's own random numbers stay as they are.
     """
-    workers = len(os.sched_getaffinity(0)) if sum(map(len, batches)) >= FEW else 0
+    workers = cores() if sum(map(len, batches)) >= FEW else 0
     stack: Callable = np.stack  # arrays come through a pipe: containers often have little shared memory for tensors
     loader = DataLoader(
         dataset,

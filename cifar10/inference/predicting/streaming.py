@@ -1,6 +1,5 @@
 """Pictures in, rows out: threads decode ahead while the network works; what is kept at once are a few batches."""
 
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +12,7 @@ from torch import Tensor
 from cifar10.data.pictures.decode import UnreadablePicture
 from cifar10.inference.loading import Model, Prediction
 from cifar10.inference.predicting.inputs import Input
+from cifar10.machine import cores
 
 AHEAD = 3  # batches
 
@@ -34,7 +34,7 @@ def predict_all(model: Model, inputs: Iterable[Input], batch_size: int) -> Itera
     """A row for each picture, in order."""
     inputs = iter(inputs)
     waiting: deque[tuple[list[Input], list[Future]]] = deque()
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(cores())
     try:
         while True:
             while len(waiting) < AHEAD and (batch := list(islice(inputs, batch_size))):

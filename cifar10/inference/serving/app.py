@@ -4,7 +4,7 @@ import asyncio
 import base64
 import io
 import logging
-import os
+import math
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,17 +19,19 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
-from cifar10.data.pictures.decode import UnreadablePicture
+from cifar10.data.pictures.decode import FORMATS, UnreadablePicture
 from cifar10.errors import UserError
 from cifar10.inference.gradcam import overlay
 from cifar10.inference.loading import Model, Prediction
 from cifar10.inference.serving.batching import Batcher
 from cifar10.inference.serving.guard import Guard
-from cifar10.inference.serving.uploads import read_upload
+from cifar10.inference.serving.uploads import picture_in, read_body
+from cifar10.machine import cores
 
 log = logging.getLogger("serve")
 
 PAGES = Environment(loader=PackageLoader("cifar10.inference"), autoescape=True, undefined=StrictUndefined)
+SMALL_BYTES, SMALL_PIXELS = 1_000_000, 4_000_000  # what is opened, and decoded, within a fraction of a second
 POLICY = (
     "default-src 'none'; img-src data: blob:; media-src blob:; connect-src 'self'; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'"
@@ -41,7 +43,8 @@ class Server:
 
     def __init__(self, models: Sequence[Model], top: int, max_bytes: int):
         self.models, self.top, self.max_bytes = models, top, max_bytes
-        self.decoders = ThreadPoolExecutor(min(4, len(os.sched_getaffinity(0))))  # Pillow lets other threads run
+        self.decoders = ThreadPoolExecutor(min(4, cores()))  # Pillow lets other threads run
+        self.slow = ThreadPoolExecutor(max(1, cores() // 2))  # what may take seconds, so that nothing else waits for it
         self.networks = ThreadPoolExecutor(1)  # which use all cores themselves
         self.batchers = [Batcher(model.probabilities, self.networks) for model in models]
         self.nonce = secrets.token_urlsafe(16)
@@ -68,9 +71,13 @@ class Server:
         return JSONResponse({"status": "ok", "runs": runs})
 
     async def predict(self, request: Request) -> Response:
-        content = await read_upload(request, self.max_bytes)
+        body = await read_body(request, self.max_bytes)
         explain = request.query_params.get("explain") == "true"
-        squares = await self.in_thread(self.decoders, self.decode, content)
+        pool = self.decoders if len(body) <= SMALL_BYTES else self.slow
+        content = await self.in_thread(pool, picture_in, body, request.headers)
+        if pool is self.decoders and not await self.in_thread(pool, is_small, content):
+            pool = self.slow
+        squares = await self.in_thread(pool, self.decode, content)
         tasks = [self.answer(*each, explain) for each in zip(self.models, self.batchers, squares, strict=True)]
         return JSONResponse({"runs": await asyncio.gather(*tasks)})
 
@@ -98,9 +105,23 @@ class Server:
             answer |= await self.in_thread(self.networks, explanation, model, square, index)
         return answer
 
+    def close(self) -> None:
+        """Forget what waits for a thread, which the process would otherwise finish before it ends."""
+        for pool in (self.decoders, self.slow, self.networks):
+            pool.shutdown(wait=False, cancel_futures=True)
+
     @staticmethod
     async def in_thread(executor: ThreadPoolExecutor, function: object, *arguments: object) -> object:
         return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
+
+
+def is_small(content: bytes) -> bool:
+    """Whether the header of a picture promises few pixels."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            return math.prod(image.size) <= SMALL_PIXELS
+    except Exception:  # decode says why; HEIC is none of FORMATS
+        return False
 
 
 def explanation(model: Model, square: Tensor, index: int) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Who may call: this machine's browsers, from this server's own page."""
 
+import asyncio
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -23,15 +24,18 @@ class Guard:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin")
-            if not self.any_host and hostname(f"//{host}") not in LOOPBACK:
+            if not self.any_host and part(f"//{host}", "hostname") not in LOOPBACK:
                 return await JSONResponse({"error": f"not served under the name {host}"}, 403)(scope, receive, send)
-            if origin is not None and urlsplit(origin).netloc != host:
+            if origin is not None and part(origin, "netloc") != host:
                 return await JSONResponse({"error": "not for pages of other sites"}, 403)(scope, receive, send)
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        except asyncio.CancelledError:  # by uvicorn, which would print a traceback for each
+            await JSONResponse({"error": "the server is being stopped"}, 503)(scope, receive, send)
 
 
-def hostname(url: str) -> str | None:
+def part(url: str, name: str) -> str | None:
     try:
-        return urlsplit(url).hostname
+        return getattr(urlsplit(url), name)
     except ValueError:
         return None

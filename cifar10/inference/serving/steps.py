@@ -18,7 +18,7 @@ HINTS = {  # of conf/serve.yaml
     **{"run": str | None, "runs": str | list[str] | None, "host": str, "port": int, "checkpoint": str},
     **{"accelerator": str, "max_bytes": int, "max_pixels": int, "top": int, "open": bool},
 }
-CONNECTIONS = 512  # at once; others are answered with 503
+CONNECTIONS = 100  # at once, each with a picture in memory at most; others are answered with 503
 
 
 def serve(cfg: DictConfig) -> None:
@@ -31,20 +31,25 @@ def serve(cfg: DictConfig) -> None:
         import uvicorn
 
         from cifar10.inference.serving.app import Server
+        from cifar10.inference.serving.connections import Impatient
     except ImportError as error:
         raise UserError(f"serving needs another package ({error.name}): pip install 'cifar10[serve]'") from None
     listening = bind(cfg.host, cfg.port)
     with listening:
         Image.MAX_IMAGE_PIXELS = cfg.max_pixels // 2  # Pillow refuses what has more than twice as many
-        app = Server(load_all(cfg), cfg.top, cfg.max_bytes).app(any_host=not is_loopback(cfg.host))
+        server = Server(load_all(cfg), cfg.top, cfg.max_bytes)
         shown = f"[{cfg.host}]" if ":" in cfg.host else cfg.host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         log.info(f"{address}  Ctrl-C ends it")
         if cfg.open:
             webbrowser.open(address)
         quiet = {"log_config": None, "log_level": "warning", "access_log": False}
-        config = uvicorn.Config(app, limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=1, **quiet)
-        uvicorn.Server(config).run([listening])
+        limits = {"http": Impatient, "limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": 1}
+        app = server.app(any_host=not is_loopback(cfg.host))
+        try:
+            uvicorn.Server(uvicorn.Config(app, **limits, **quiet)).run([listening])
+        finally:
+            server.close()
 
 
 def load_all(cfg: DictConfig) -> list[Model]:

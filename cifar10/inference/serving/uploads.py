@@ -3,7 +3,9 @@
 import asyncio
 import sys
 import time
+from collections.abc import AsyncIterator
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -19,26 +21,35 @@ class InMemory(MultiPartParser):
     spool_max_size = sys.maxsize
 
 
-async def read_upload(request: Request, max_bytes: int) -> bytes:
-    """The picture that is the body, or the field `file` of a form. HTTPException 400, 408 or 413 if there is none."""
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """HTTPException 400, 408 or 413 if it does not arrive whole, in time and within the limit."""
     limited = Request(request.scope, Limited(request, max_bytes).receive)
     try:
-        content = await asyncio.wait_for(read_body(limited), SECONDS)
+        return await asyncio.wait_for(limited.body(), SECONDS)
     except (TimeoutError, asyncio.TimeoutError):
         raise HTTPException(408, f"the picture did not arrive within {SECONDS} seconds") from None
     except ClientDisconnect:
         raise HTTPException(400, "the client went away") from None
-    if not content:
+
+
+def picture_in(body: bytes, headers: Headers) -> bytes:
+    """The picture that is the body, or the field `file` of a form; HTTPException 400 if there is none.
+
+    Call it in a thread: a form of nothing but false boundaries takes seconds.
+    """
+    form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+    if not (content := asyncio.run(file_of(body, headers)) if form else body):
         raise HTTPException(400, "no picture: send it as the body, or as the field `file` of a form")
     return content
 
 
-async def read_body(request: Request) -> bytes:
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        return await request.body()
+async def file_of(body: bytes, headers: Headers) -> bytes:
+    async def parts() -> AsyncIterator[bytes]:
+        yield body
+
     try:
-        form = await InMemory(request.headers, request.stream(), max_files=1, max_fields=8).parse()
-    except (MultiPartException, KeyError) as error:  # a KeyError: without a boundary
+        form = await InMemory(headers, parts(), max_files=1, max_fields=8).parse()
+    except (MultiPartException, KeyError, UnicodeError) as error:  # without a boundary; with the charset `undefined`
         raise HTTPException(400, f"the form cannot be read: {error}") from error
     file = form.get("file")
     return await file.read() if hasattr(file, "read") else b""

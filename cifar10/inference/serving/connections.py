@@ -1,0 +1,23 @@
+"""Connections that are held without asking for anything are closed; uvicorn does so only after an answer."""
+
+import asyncio
+
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+SECONDS = 10  # in which a request's head is to arrive
+
+
+class Impatient(H11Protocol):
+    """HTTP with a deadline for each request's head, however slowly it trickles in."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self.await_request_after(None)
+
+    def on_response_complete(self) -> None:
+        answered = self.cycle
+        super().on_response_complete()
+        self.await_request_after(answered)
+
+    def await_request_after(self, answered: RequestResponseCycle | None) -> None:
+        self.loop.call_later(SECONDS, lambda: self.cycle is answered and self.transport.close())
