@@ -3,6 +3,7 @@
 import logging
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from cifar10.errors import UserError
 from cifar10.inference.export.formats import Function, quiet
 from cifar10.progress import Progress
+
+if TYPE_CHECKING:
+    import onnx
 
 log = logging.getLogger("export")
 
@@ -20,7 +24,9 @@ CALIBRATED_ON = 512  # images
 def int8(content: bytes, images: Tensor) -> bytes:
     """The same network with weights and activations of 8 bits, calibrated on images, uint8 (N, 3, H, W).
 
-    Static quantisation by onnxruntime: weights per channel, activations per tensor. Preprocessing stays as it is.
+    Static quantisation by onnxruntime: weights per channel, activations per tensor, their ranges averaged over batches.
+    Preprocessing stays as it is, and so do the first convolution and depthwise ones, which have few weights and lose
+    most (EfficientNet-B0 loses 7 % of its accuracy with them, 1 % without).
     """
     import onnx
     from onnxruntime.quantization import (
@@ -39,10 +45,13 @@ def int8(content: bytes, images: Tensor) -> bytes:
             part = next(self.parts, None)
             return None if part is None else {"images": part.numpy()}
 
+    log.info(f"calibrating 8 bits on {len(images):,} validation images")
+    network = onnx.load_from_string(content)
+    convolutions = [node for node in network.graph.node if node.op_type == "Conv"]
+    kept = [node.name for node in convolutions if node is convolutions[0] or groups(node) > 1]
     with tempfile.TemporaryDirectory() as folder, quiet():
-        log.info(f"calibrating 8 bits on {len(images):,} validation images")
         quantize_static(
-            onnx.load_from_string(content),
+            network,
             file := Path(folder) / "int8.onnx",
             Batches(),
             quant_format=QuantFormat.QDQ,
@@ -51,8 +60,14 @@ def int8(content: bytes, images: Tensor) -> bytes:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_exclude=kept,
+            extra_options={"CalibMovingAverage": True},
         )
         return file.read_bytes()
+
+
+def groups(convolution: "onnx.NodeProto") -> int:
+    return next((attribute.i for attribute in convolution.attribute if attribute.name == "group"), 1)
 
 
 def accuracy(function: Function, images: Tensor, labels: Tensor, name: str) -> float:
