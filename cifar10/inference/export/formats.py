@@ -42,11 +42,12 @@ def metadata(predictor: Predictor, run: str) -> Metadata:
     """What stands in the file, so that nobody has to guess: texts, lists and sections as JSON."""
     return {
         "run": run,
-        "input": "images: uint8 (batch, 3, height, width), red, green, blue from 0 to 255, upright, of any size",
+        "input": "images: uint8 (batch, 3, height, width), red, green, blue from 0 to 255, upright, of any size;"
+        " preprocessing and temperature are inside the graph",
         "output": "probabilities: float32 (batch, classes), in the order of class_names",
         "class_names": json.dumps(predictor.class_names, ensure_ascii=False),
-        "preprocessing": json.dumps(predictor.preprocessing.settings) + " (inside the graph: nothing is left to do)",
-        "temperature": f"{predictor.temperature} (inside the graph)",
+        "preprocessing": json.dumps(predictor.preprocessing.settings),
+        "temperature": str(predictor.temperature),
     }
 
 

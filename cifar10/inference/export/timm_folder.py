@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cifar10.errors import UserError
+from cifar10.files import scratch_folder
 from cifar10.inference.finished_runs import FinishedRun
 from cifar10.inference.loading import Model
 from cifar10.report.numbers import percent
@@ -20,17 +20,13 @@ PAGES = Environment(loader=PackageLoader("cifar10.inference"), undefined=StrictU
 
 def write_folder(run: FinishedRun, model: Model, folder: Path) -> None:
     """Write model.safetensors, config.json and README.md; UserError if the folder exists and is not empty."""
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: exists; remove it, or name another folder with output=FOLDER")
+    with scratch_folder(folder.parent) as scratch:
+        (aside := scratch / folder.name).mkdir()
         config = write_timm(model, aside) if "backbone" in run.cfg.model else write_own(run, model, aside)
         (aside / "README.md").write_text(model_card(run, model, config), encoding="utf-8")
-        if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder}: exists; remove it, or name another folder with output=FOLDER")
         aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_timm(model: Model, folder: Path) -> dict:
