@@ -1,7 +1,9 @@
 """The front door to everything but training and evaluating: python -m cifar10 COMMAND [key=value]
 
 python -m cifar10 explore data=folder data.root=photos    a page about a data set, before anything is trained on it
-python -m cifar10 predict images=photo.jpg                what a trained model sees in pictures
+python -m cifar10 predict images=photo.jpg                classify pictures with a finished run
+python -m cifar10 export format=onnx                      a finished run for other programs
+python -m cifar10 serve                                   a finished run behind a web page
 python -m cifar10 cache                                   what is kept of pictures that were decoded
 """
 
@@ -99,6 +101,8 @@ def main() -> None:
         Command(name, COMMANDS[name].function).run()
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
+        if name in ("train", "evaluate"):
+            sys.exit(f"error: {name}: that is python {name}.py")
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}"
         sys.exit(f"error: {name}: no such command; {hint}")
 

@@ -22,14 +22,17 @@ def atomic_write(path: str | Path, mode: str = "wb", **options: object) -> Itera
     Raises UserError naming the file if it cannot be written: a full disk, a read-only folder.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = Path(os.path.realpath(path))  # what a link names is replaced, not the link
+    if target.exists() and not target.is_file():
+        raise UserError(f"{path} cannot be written (not a regular file)")
+    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with open(aside, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
-        sync(path.parent)
+        os.replace(aside, target)
+        sync(target.parent)
     except OSError as error:
         kept = "; the previous file is unchanged" if path.exists() else ""
         raise UserError(f"{path} cannot be written ({cause_of(error)}){kept}") from error

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cifar10.data.pictures.decode import pixels_of
+from cifar10.data.pictures.decode import UnreadablePicture, pixels_of
 from cifar10.data.pictures.squares import Square, load_square
 from cifar10.data.preprocessing import fit
 from cifar10.errors import UserError
@@ -72,11 +72,20 @@ class Model:
         images: one or several files, PIL images, arrays uint8 (H, W, 3), (H, W, 4) or (H, W), tensors uint8 (3, H, W).
         Raises UnreadablePicture, which is a ValueError, for a file that is no picture, and ValueError for other arrays.
         """
-        squares = [self.read(picture) for picture in one_by_one(images)]
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        squares = [self.read_named(picture) for picture in one_by_one(images)]
         parts = [
             self.probabilities(torch.stack(squares[at : at + batch_size])) for at in range(0, len(squares), batch_size)
         ]
         return [Prediction(self.class_names, row) for part in parts for row in part.numpy()]
+
+    def read_named(self, picture: bytes | Picture) -> Tensor:
+        """What `read` returns; its error says which file it is about."""
+        try:
+            return self.read(picture)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(f"{picture}: {error}" if isinstance(picture, str | Path) else str(error)) from None
 
     def read(self, picture: bytes | Picture) -> Tensor:
         """One picture as the network is to see it, see `fit`: uint8 (3, S, S)."""
@@ -94,7 +103,7 @@ class Model:
         return gradcam.heat(self.predictor, square.to(self.device), index)
 
 
-def load(run: str | Path, checkpoint: str = "best", device: str = "auto") -> Model:
+def load(run: str | Path, checkpoint: str = "best", device: str | torch.device = "auto") -> Model:
     """The model of a finished run's folder.
 
     checkpoint: "best" or "last". device: "auto", "cpu", "gpu", "cuda" or "mps".
@@ -103,7 +112,10 @@ def load(run: str | Path, checkpoint: str = "best", device: str = "auto") -> Mod
     folders = expand(str(Path(run).expanduser()), "run")
     if len(folders) > 1:
         raise UserError(f"run={run}: {len(folders)} runs are below it; name one of them, as {folders[0]}")
-    finished, settings = open_run(folders[0]), Settings(checkpoint=checkpoint, accelerator=device)
+    finished, settings = (
+        open_run(folders[0]),
+        Settings(checkpoint=checkpoint, accelerator=getattr(device, "type", device)),
+    )
     predictor = finished.load_predictor(checkpoint)
     if predictor.preprocessing.store_size is None:
         predictor.preprocessing.set_fit(OF_EARLIER_VERSIONS, "crop", predictor.preprocessing.background)
@@ -118,7 +130,9 @@ def load(run: str | Path, checkpoint: str = "best", device: str = "auto") -> Mod
 
 def one_by_one(images: Picture | Iterable[Picture]) -> Sequence[Picture]:
     """One picture, or several, as a sequence; arrays and tensors have several along a fourth, first axis."""
-    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray | Tensor) and images.ndim <= 3):
+    if isinstance(images, bytes | str | Path | Image.Image) or (
+        isinstance(images, np.ndarray | Tensor) and images.ndim <= 3
+    ):
         return [images]
     return list(images)
 

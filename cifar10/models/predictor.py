@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from cifar10.data.preprocessing import Preprocessing
@@ -31,5 +32,7 @@ class Predictor(nn.Module):
         return (self.logits(images) / self.temperature).softmax(1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) of any size -> float32 (B, C), before the temperature."""
+        """uint8 (B, 3, H, W) of any size -> float32 (B, C), before the temperature; ValueError for anything else."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"{images.dtype} {tuple(images.shape)}: must be uint8 (B, 3, H, W), from 0 to 255")
         return self.network(self.preprocessing(images)).float()

@@ -48,8 +48,8 @@ def check(predictor: Predictor, exported: Function, images: Tensor, name: str) -
             largest = max(float(np.abs(expected - found).max()), largest)  # in this order, NaN stays
             if not largest <= TOLERANCE or (expected.argmax(1) != found.argmax(1)).any():
                 raise UserError(
-                    f"{name}: answers otherwise than PyTorch (a probability by {largest:.1e}, at {batch.shape[2]} x"
-                    f" {batch.shape[3]} px); nothing was written"
+                    f"{name}: does not give what PyTorch gives (a probability differs by {largest:.1e}, at"
+                    f" {batch.shape[2]} x {batch.shape[3]} px); nothing was written"
                 )
             done += len(batch)
             progress.update(len(batch))

@@ -81,7 +81,7 @@ def accuracy(function: Function, images: Tensor, labels: Tensor, name: str) -> f
 
 def check_drop(before: float, after: float, count: int, max_drop: float) -> None:
     """Say what 8 bits cost; UserError if that is more than `max_drop`."""
-    log.info(f"accuracy on {count:,} other validation images: {before:.4f}, with 8 bits {after:.4f}")
+    log.info(f"accuracy on {count:,} validation images, apart from those: {before:.4f}, with 8 bits {after:.4f}")
     if before - after > max_drop:
         raise UserError(
             f"quantize=int8: costs {before - after:.4f} of the accuracy, more than max_drop={max_drop}; nothing was"

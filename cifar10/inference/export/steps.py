@@ -70,6 +70,9 @@ def checked(cfg: DictConfig, run: FinishedRun, model: Model) -> bytes:
     """The file's content; UserError if it does not answer as PyTorch does, or 8 bits cost too much."""
     form = FORMATS[cfg.format]
     images, labels = validation_images(run, model, cfg)
+    if cfg.quantize and (labels is None or len(labels) < 2):
+        raise UserError("quantize=int8: needs the run's validation images, to calibrate and to see what it costs;"
+                        " data_root=FOLDER says where they are")  # fmt: skip
     log.info(f"exporting as {cfg.format}")
     content = form.write(model.predictor, metadata(model.predictor, model.name))
     found = check(model.predictor, function := form.read(content), images[: cfg.check_images], cfg.format)
@@ -78,8 +81,6 @@ def checked(cfg: DictConfig, run: FinishedRun, model: Model) -> bytes:
     log.info(f"with preprocessing, on {torch.get_num_threads()} threads: {cfg.format} {exported}, PyTorch {ours}")
     if cfg.quantize is None:
         return content
-    if labels is None:
-        raise UserError("quantize=int8: needs the run's data, to calibrate and to see what it costs; data_root=FOLDER")
     calibrating = min(quantize.CALIBRATED_ON, len(images) // 2)
     images, labels, others = images[calibrating:], labels[calibrating:], images[:calibrating]
     smaller = quantize.int8(content, others)

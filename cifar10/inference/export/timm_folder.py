@@ -2,11 +2,12 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from cifar10.errors import UserError
@@ -14,6 +15,7 @@ from cifar10.files import scratch_folder
 from cifar10.inference.finished_runs import FinishedRun
 from cifar10.inference.loading import Model
 from cifar10.report.numbers import percent
+from cifar10.run_folder import recipe
 
 PAGES = Environment(loader=PackageLoader("cifar10.inference"), undefined=StrictUndefined, trim_blocks=True)
 
@@ -46,6 +48,7 @@ def write_timm(model: Model, folder: Path) -> dict:
         },
     }
     save_for_hf(network, folder, model_config=config, safe_serialization=True)
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # written for its owner alone
     return json.loads((folder / "config.json").read_text())
 
 
@@ -63,13 +66,15 @@ def with_classifier(backbone: nn.Module, head: nn.Linear) -> nn.Module:
 def write_own(run: FinishedRun, model: Model, folder: Path) -> dict:
     """The same files for a network of this project, which timm does not know."""
     network = dict(model.predictor.network.named_modules()).get("network", model.predictor.network)
-    save_file({key: value.contiguous() for key, value in network.state_dict().items()}, folder / "model.safetensors")
+    tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
+    (folder / "model.safetensors").write_bytes(save(tensors))
     config = {
         "architecture": str(run.cfg.model.network["_target_"]),
         "network": {key: value for key, value in run.cfg.model.network.items() if key != "_target_"},
         "num_classes": len(model.class_names),
         "label_names": list(model.class_names),
         "preprocessing": model.predictor.preprocessing.settings,
+        "temperature": model.predictor.temperature,
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
     return config
@@ -77,6 +82,7 @@ def write_own(run: FinishedRun, model: Model, folder: Path) -> dict:
 
 def model_card(run: FinishedRun, model: Model, config: dict) -> str:
     """README.md: data, recipe, measured results, limits, licence of the weights."""
+    settings = recipe(run.cfg, run.summary.get("watchers", ()), resolve=True)
     file = run.folder / "evaluation" / "metrics.json"
     try:
         scores = json.loads(file.read_text(encoding="utf-8"))["groups"][0]["runs"][0]
@@ -86,7 +92,7 @@ def model_card(run: FinishedRun, model: Model, config: dict) -> str:
         run=run,
         name=str(run.cfg.name),
         summary=run.summary,
-        recipe={key: value for key, value in run.recipe.items() if not key.endswith("_target_")},
+        recipe={key: value for key, value in settings.items() if not key.endswith("_target_")},
         scores=scores,
         model=model,
         config=config,

@@ -23,7 +23,7 @@ class Input(NamedTuple):
 def find_inputs(images: str | Sequence[str] | None) -> list[Input]:
     """The pictures that `images` names, in order, those of a folder or glob as a person sorts; UserError if none."""
     patterns = [images] if isinstance(images, str) else list(images or ())
-    if not patterns:
+    if not any(patterns):
         raise UserError("images: which pictures? images=photo.jpg, a folder, a glob, - or 'images=[a.jpg,b.jpg]'")
     return [found for pattern in patterns for found in expand(pattern)]
 

@@ -14,9 +14,9 @@ def write_table(rows: Iterator[Row], file: TextIO, top: int, names: list[str]) -
     width = min(max(map(len, names)), 60)
     for row in rows:
         found = row.prediction.top(top) if row.prediction else ()
-        classes = [f"{name} {probability:6.1%}" for name, probability in found]
-        longest = max(map(len, row.prediction.class_names)) + 7 if row.prediction else 0
-        text = "  ".join(f"{one:<{longest}}" for one in classes) if found else f"cannot be read: {row.error}"
+        longest = max(map(len, row.prediction.class_names)) if row.prediction else 0
+        classes = "   ".join(f"{name:<{longest}} {probability:6.1%}" for name, probability in found)
+        text = classes or f"cannot be read: {row.error}"
         print(f"{printable(row.file):<{width}}  {text}".rstrip(), file=file, flush=True)
 
 

@@ -47,7 +47,12 @@ def predict(cfg: DictConfig) -> None:
     if cfg.explain:
         rows = explained(model, rows, explanations_folder(cfg.explain))
     rows = watched(rows, len(inputs), unreadable, seen=cfg.output is None and sys.stdout.isatty())
-    place = nullcontext(sys.stdout) if cfg.output is None else atomic_write(cfg.output, "w", encoding="utf-8")
+    names_of_any_bytes = {"errors": "surrogateescape"}  # as Python has them from the file system
+    if cfg.output is None:
+        place = nullcontext(sys.stdout)
+        getattr(sys.stdout, "reconfigure", dict)(**names_of_any_bytes)
+    else:
+        place = atomic_write(cfg.output, "w", encoding="utf-8", **names_of_any_bytes)
     try:
         with place as file:
             WRITERS[cfg.format](rows, file, min(cfg.top, len(model.class_names)), names)
@@ -75,7 +80,7 @@ def explanations_folder(explain: bool | str) -> Path:
     """Where the pictures of explain=true, or explain=FOLDER, go."""
     folder = Path("outputs/explanations") / time.strftime("%Y-%m-%d_%H-%M-%S") if explain is True else Path(explain)
     folder.mkdir(parents=True, exist_ok=True)
-    log.info(f"what speaks for each first class: {folder}")
+    log.info(f"Grad-CAM pictures of each first class: {folder}")
     return folder
 
 

@@ -1,13 +1,20 @@
 """Who may call: this machine's browsers, from this server's own page."""
 
 import asyncio
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a name or an address is this machine's own, which no other machine can reach."""
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 class Guard:
@@ -24,7 +31,7 @@ class Guard:
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             host, origin = headers.get("host", ""), headers.get("origin")
-            if not self.any_host and part(f"//{host}", "hostname") not in LOOPBACK:
+            if not self.any_host and not is_loopback(part(f"//{host}", "hostname")):
                 return await JSONResponse({"error": f"not served under the name {host}"}, 403)(scope, receive, send)
             if origin is not None and part(origin, "netloc") != host:
                 return await JSONResponse({"error": "not for pages of other sites"}, 403)(scope, receive, send)

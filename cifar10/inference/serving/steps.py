@@ -1,5 +1,6 @@
 """What `python -m cifar10 serve` does, step by step."""
 
+import errno
 import logging
 import socket
 import webbrowser
@@ -11,6 +12,7 @@ from cifar10.commandline.instantiate import check_hints
 from cifar10.errors import UserError, cause_of
 from cifar10.inference.finished_runs import find
 from cifar10.inference.loading import Model, load
+from cifar10.inference.serving.guard import is_loopback
 
 log = logging.getLogger("serve")
 
@@ -59,10 +61,6 @@ def load_all(cfg: DictConfig) -> list[Model]:
     return models
 
 
-def is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
 def bind(host: str, port: int) -> socket.socket:
     """A socket that listens there; UserError if that is not possible."""
     if not 0 <= port < 2**16:
@@ -75,5 +73,6 @@ def bind(host: str, port: int) -> socket.socket:
         listening.listen(CONNECTIONS)  # who follows the address at once waits until the server has started
     except OSError as error:
         listening.close()
-        raise UserError(f"host={host} port={port}: {cause_of(error)}; try port={port + 1}, or port=0") from error
+        way = "; try another port, or port=0 for any that is free" if error.errno == errno.EADDRINUSE else ""
+        raise UserError(f"host={host} port={port}: {cause_of(error)}{way}") from error
     return listening
