@@ -112,10 +112,8 @@ def load(run: str | Path, checkpoint: str = "best", device: str | torch.device =
     folders = expand(str(Path(run).expanduser()), "run")
     if len(folders) > 1:
         raise UserError(f"run={run}: {len(folders)} runs are below it; name one of them, as {folders[0]}")
-    finished, settings = (
-        open_run(folders[0]),
-        Settings(checkpoint=checkpoint, accelerator=getattr(device, "type", device)),
-    )
+    finished = open_run(folders[0])
+    settings = Settings(checkpoint=checkpoint, accelerator=getattr(device, "type", device))
     predictor = finished.load_predictor(checkpoint)
     if predictor.preprocessing.store_size is None:
         predictor.preprocessing.set_fit(OF_EARLIER_VERSIONS, "crop", predictor.preprocessing.background)
@@ -130,11 +128,9 @@ def load(run: str | Path, checkpoint: str = "best", device: str | torch.device =
 
 def one_by_one(images: Picture | Iterable[Picture]) -> Sequence[Picture]:
     """One picture, or several, as a sequence; arrays and tensors have several along a fourth, first axis."""
-    if isinstance(images, bytes | str | Path | Image.Image) or (
-        isinstance(images, np.ndarray | Tensor) and images.ndim <= 3
-    ):
-        return [images]
-    return list(images)
+    if isinstance(images, np.ndarray | Tensor):
+        return [images] if images.ndim <= 3 else list(images)
+    return [images] if isinstance(images, bytes | str | Path | Image.Image) else list(images)
 
 
 def pixels(picture: Image.Image | np.ndarray | Tensor, background: tuple[int, int, int]) -> Tensor:
