@@ -103,7 +103,7 @@ def test_a_file_that_answers_otherwise_is_not_written(export, command, tmp_path,
 
     monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=hotter))
     assert export() == 1
-    assert "answers otherwise than PyTorch" in command.err and "nothing was written" in command.err
+    assert "does not give what PyTorch gives" in command.err and "nothing was written" in command.err
     assert not list(tmp_path.iterdir())
 
 
@@ -113,7 +113,7 @@ def test_without_its_data_a_run_is_checked_on_random_pictures(export, command, m
 
     monkeypatch.setattr(steps, "build_data", gone)
     assert export("quantize=int8") == 1
-    assert "quantize=int8: needs the run's data" in command.err
+    assert "quantize=int8: needs the run's validation images" in command.err
     assert export() == 0, command.err
     assert "checking on random pictures, as the run's data cannot be read" in command.out
     assert "checked on 1,000 images" in command.out

@@ -331,7 +331,5 @@ def test_a_port_in_use_is_one_line_with_another(command, evaluated):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert command("cifar10/__main__.py", "serve", f"run={evaluated}", f"port={port}") == 1
-    assert (
-        command.err.strip()
-        == f"error: host=127.0.0.1 port={port}: Address already in use; try port={port + 1}, or port=0"
-    )
+    taken_already = f"error: host=127.0.0.1 port={port}: Address already in use; try another port"
+    assert command.err.startswith(taken_already) and len(command.err.splitlines()) == 1
