@@ -69,3 +69,20 @@ def test_a_lock_belongs_to_one_process_and_ends_with_it(tmp_path):
     with locked(tmp_path / "lock", "somebody else has it"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_link_names_is_replaced_and_not_the_link(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/file").write_text("old")
+    (tmp_path / "link").symlink_to("folder/file")
+    with atomic_write(tmp_path / "link", "w") as file:
+        file.write("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "folder/file").read_text() == "new"
+
+
+def test_what_is_no_regular_file_is_left_alone(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(UserError, match="not a regular file"), atomic_write(path) as file:
+            file.write(b"x")
+    assert (tmp_path / "pipe").is_fifo()

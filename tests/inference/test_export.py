@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cifar10.data.preprocessing import RESIZES, WHITE, Preprocessing, fit
 from cifar10.errors import UserError
 from cifar10.inference.export import quantize, steps
+from cifar10.inference.export.check import check
 from cifar10.inference.export.formats import FORMATS, graph_of, metadata
 from cifar10.inference.export.graph import GraphPreprocessing, fit_by_matrices
 from cifar10.inference.loading import load
@@ -105,6 +106,12 @@ def test_a_file_that_answers_otherwise_is_not_written(export, command, tmp_path,
     assert export() == 1
     assert "does not give what PyTorch gives" in command.err and "nothing was written" in command.err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_answer_that_is_no_number_is_not_the_same(model):
+    images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(UserError, match="nothing was written"):
+        check(model.predictor, lambda images: np.full((len(images), 10), np.nan, np.float32), images, "onnx")
 
 
 def test_without_its_data_a_run_is_checked_on_random_pictures(export, command, monkeypatch):

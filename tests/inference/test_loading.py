@@ -81,10 +81,18 @@ def test_what_is_no_picture_is_refused_with_what_would_be_one(model, picture):
 
 def test_a_file_that_is_no_picture_raises_the_reason(model, tmp_path):
     (tmp_path / "x.jpg").write_text("nonsense")
-    with pytest.raises(UnreadablePicture, match="not a picture"):
+    with pytest.raises(UnreadablePicture, match=r"x\.jpg: not a picture"):
         model.predict([tmp_path / "x.jpg"])
-    with pytest.raises(UnreadablePicture, match="No such file"):
+    with pytest.raises(UnreadablePicture, match=r"none\.jpg: No such file"):
         model.predict("none.jpg")
+
+
+@pytest.mark.parametrize(
+    "images", [torch.rand(2, 3, 8, 8), torch.zeros(3, 8, 8).byte(), torch.zeros(1, 4, 8, 8).byte()]
+)
+def test_the_module_takes_uint8_batches_alone(model, images):
+    with pytest.raises(ValueError, match="must be uint8"):
+        model.predictor(images)
 
 
 @pytest.mark.promise("same answers")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -69,6 +70,14 @@ def test_a_picture_may_come_through_standard_input(predict, command, photo, monk
     assert sum(one["probability"] for one in row["predictions"]) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_a_name_that_is_not_utf_8_comes_through(predict, command, photo, tmp_path, form):
+    (folder := tmp_path / "old").mkdir()
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(photo)
+    assert predict("images=old", f"format={form}", "output=rows") == 0, command.err
+    assert form == "table" or b"caf" in (tmp_path / "rows").read_bytes()
+
+
 @pytest.mark.promise("bad inputs")
 @pytest.mark.parametrize("form", ["table", "csv", "json"])
 def test_an_unreadable_picture_is_a_row_that_says_so_and_the_exit_code_tells(predict, command, tmp_path, form):
@@ -99,7 +108,7 @@ def test_explanations_are_pictures_beside_the_rows(predict, command, tmp_path):
 
 @pytest.mark.promise("bad inputs")
 @pytest.mark.parametrize(("argument", "words"), [
-    ("images=null", "no such file or folder"), ("images=none.jpg", "no such file or folder"),
+    ("images=", "which pictures?"), ("images=null", "no such file or folder"), ("images=none.jpg", "no such file"),
     ("images=a.jpg,b.jpg", "several: 'images=[a.jpg,b.jpg]'"), ("images=none/*.jpg", "nothing matches"),
     ("images=[]", "which pictures?"), ("images=empty", "has no pictures in it"), ("format=xml", "one of table, csv"),
     ("top=0", "at least 1"), ("batch_size=0", "at least 1"), ("run=none", "not a run's folder"),
