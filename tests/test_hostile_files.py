@@ -69,6 +69,14 @@ def test_the_bombs_of_these_tests_do_go_off(tmp_path, record_property):
         assert marker.is_dir()
 
 
+def change_settings(run, settings):
+    """Put settings into the checkpoint of a run."""
+    file = run / "checkpoints" / "best.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["hyper_parameters"] |= settings
+    torch.save(content, file)
+
+
 def refused(command, script, *arguments, words=""):
     """The command ends in one line, which is returned."""
     with warnings.catch_warnings(record=True) as warned:
@@ -183,10 +191,7 @@ def test_load_from_checkpoint_of_a_file_with_code_in_it(tmp_path, marker, make):
     {"network": {"_target_": "cifar10.models.networks.cnn.CNN", "widths": {"_target_": "os.system"}}},
 ], ids=lambda settings: "checkpoint: " + ", ".join(f"{k}={v}" for k, v in settings.items()))  # fmt: skip
 def test_a_checkpoint_whose_settings_are_hostile(command, run, marker, settings):
-    file = run / "checkpoints" / "best.ckpt"
-    content = torch.load(file, weights_only=True)
-    content["hyper_parameters"] |= settings
-    torch.save(content, file)
+    change_settings(run, settings)
     refused(command, "evaluate.py", "run=run", words="best.ckpt: ")
 
 
@@ -197,10 +202,7 @@ def test_a_checkpoint_whose_settings_are_hostile(command, run, marker, settings)
     {"unheard_of": 1},
 ], ids=lambda settings: "checkpoint: " + ", ".join(f"{k}={v}" for k, v in settings.items()))  # fmt: skip
 def test_what_predicting_has_no_use_for_in_a_checkpoint_is_not_read(command, run, marker, settings):
-    file = run / "checkpoints" / "best.ckpt"
-    content = torch.load(file, weights_only=True)
-    content["hyper_parameters"] |= settings
-    torch.save(content, file)
+    change_settings(run, settings)
     assert command("evaluate.py", "run=run") == 0 and not marker.exists()
 
 

@@ -97,7 +97,7 @@ def zip_bomb():
 
 
 def text_bomb():
-    """A picture with 500 MB of compressed text, of which Pillow reads a little."""
+    """A picture with 80 MB of compressed text, of which Pillow reads a little."""
     about = PngImagePlugin.PngInfo()
     about.add(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000), 9))
     Image.new("RGB", (8, 8)).save(file := io.BytesIO(), "PNG", pnginfo=about)
