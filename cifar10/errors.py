@@ -11,6 +11,10 @@ class FolderBusy(UserError):
     """Another process is using the folder: nothing in it may be touched."""
 
 
+class Pruned(UserError):
+    """Not a mistake: a search has given up one of its trials. The message is the reason."""
+
+
 class MissingData(UserError):
     """The data set does not exist and could not be downloaded; `make train` then continues with drawn images."""
 

@@ -14,13 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import UserError, cause_of, one_line
 from cifar10.files import atomic_write
+from cifar10.metric_names import METRICS
 from cifar10.untrusted import YAML_ERRORS, check_environment, fits, key_of, leaves, load_yaml, read_list
 
 # formats of the training cost and of run.json, parts of which a report shows; keys may be missing
 PHASE = dict.fromkeys(("phase", "epochs", "seconds", "trained_parameters", "flops_per_epoch"), float)
 COST = dict.fromkeys(("parameters", "bytes", "forward_flops", "train_flops"), float) | {"phases": [PHASE]}
 SUMMARY = {
-    **{"val/acc": object, "val/loss": object, "data": str, "synthetic": bool, "train_images": int, "val_images": int},
+    **dict.fromkeys(METRICS, object),
+    **{"data": str, "synthetic": bool, "train_images": int, "val_images": int},
     **{"epochs": int, "seconds": (float, None), "hardware": str, "precision": str, "commit": str, "versions": {}},
     **{"cost": COST, "watchers": [str], "class_counts": {"train": [int], "val": [int]}},
 }

@@ -21,9 +21,10 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import CSVLogger, Logger
 
-from cifar10.callbacks.checkpoint import Checkpoint, mode_of
+from cifar10.callbacks.checkpoint import Checkpoint
 from cifar10.callbacks.timer import TrainingTimer
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.metric_names import mode_of
 from cifar10.models.scratch import ScratchClassifier
 from cifar10.run_folder import RunFolder
 from tests.conftest import PROJECT

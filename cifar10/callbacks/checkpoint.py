@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import random
-import re
 import signal
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from cifar10.errors import UserError
 from cifar10.files import atomic_write
+from cifar10.metric_names import mode_of
 from cifar10.run_folder import RunFolder
 from cifar10.signals import Interrupted, signals
 
@@ -184,14 +184,6 @@ class Checkpoint(pl.callbacks.Checkpoint):
                 f" {trainer.global_step}\n  resume                {RunFolder(self.dirpath.parent).resume_command}"
             )
         raise Interrupted(signals.received or signal.SIGTERM)
-
-
-def mode_of(metric: str) -> str | None:
-    """Whether lower or higher is better, by a metric's name: "min", "max", or None if the name does not tell."""
-    words = set(re.split(r"[^a-z0-9]+", metric.lower()))
-    if words & {"loss", "error", "ece", "nll", "brier"}:
-        return "min"
-    return "max" if words & {"acc", "accuracy", "f1", "auroc", "precision", "recall"} else None
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

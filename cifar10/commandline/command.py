@@ -23,7 +23,7 @@ from cifar10.commandline.lightning_log import filter_lightning
 from cifar10.commandline.resume import STORED, resume_run, resumed_folder, split
 from cifar10.errors import FolderBusy
 from cifar10.machine import keep_freed_memory
-from cifar10.processes import SWEEP, is_worker, rank_zero_ends, sweep_arguments
+from cifar10.processes import JOB, SWEEP, is_worker, rank_zero_ends, sweep_arguments
 from cifar10.run_folder import RunFolder, quoted
 from cifar10.signals import REQUEUE, Interrupted, signals
 from cifar10.sweeps.jobs import is_sweep, resume_sweep, taken_up
@@ -32,6 +32,7 @@ from cifar10.sweeps.summary import summarised
 log = logging.getLogger(__name__)
 
 TRACEBACKS = "CIFAR10_TRACEBACKS"  # an environment variable: whether the user of this command set HYDRA_FULL_ERROR=1
+PLUGINS = str(Path(__file__).parents[1] / "sweeps" / "plugins")  # holds the namespace package in which Hydra looks
 PATHS = ("data.root", "data_root", "model.weights", "resume")  # relative to where the command was started
 
 
@@ -54,6 +55,7 @@ class Command:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
         logging.raiseExceptions = False  # a log file that cannot be written is no reason for a traceback
         threading.excepthook = quiet_threads
+        sys.path.append(PLUGINS)
         keep_freed_memory()
         try:
             resumed = self.set_arguments()
@@ -92,7 +94,7 @@ class Command:
         if is_worker:  # rank 0 says all this
             logging.getLogger().setLevel(logging.ERROR)
         if sweep:
-            os.environ[SWEEP] = str(Path(own.sweep.dir).absolute())
+            os.environ[SWEEP], os.environ[JOB] = str(Path(own.sweep.dir).absolute()), str(own.job.num)
         try:
             check_added(cfg, own, self.config_name)
             if self.config_name == "train":

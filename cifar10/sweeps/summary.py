@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.errors import FolderBusy, UserError, one_line
+from cifar10.errors import FolderBusy, Pruned, UserError, one_line
 from cifar10.files import atomic_write
 from cifar10.processes import is_worker
 from cifar10.run_folder import RunFolder, quoted, shown
@@ -50,6 +50,8 @@ class SweepNotes(Callback):
             return
         if job_return.status == JobStatus.COMPLETED:
             write_note(config.hydra, "finished")
+        elif isinstance(error, Pruned):
+            write_note(config.hydra, "pruned", one_line(error))
         else:
             name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             write_note(config.hydra, "failed", name + one_line(error))

@@ -11,12 +11,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
 
-from cifar10.callbacks.checkpoint import AtomicCheckpointIO, mode_of
+from cifar10.callbacks.checkpoint import AtomicCheckpointIO
 from cifar10.callbacks.progress_bar import ProgressBar
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.commandline.instantiate import check_values, make, named
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
+from cifar10.metric_names import mode_of
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.networks.build import find_network
 from cifar10.training.checks import check_devices

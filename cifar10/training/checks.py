@@ -9,8 +9,8 @@ import torch
 from omegaconf import DictConfig
 
 from cifar10.errors import UserError, cause_of, one_line
+from cifar10.metric_names import METRICS
 
-METRICS = ("train/loss", "train/acc", "val/loss", "val/acc", "val/macro_f1", "val/balanced_acc")
 LEAST = {  # the lowest values of whole-number settings, where given
     "trainer.max_epochs": 1,
     "trainer.min_epochs": 0,

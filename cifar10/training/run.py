@@ -115,7 +115,7 @@ def validate_best(model: ImageClassifier, datamodule: CIFAR10DataModule, trainer
     best = trainer.checkpoint_callback.best_model_path
     trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
     trainer.loggers = loggers
-    return {name: float(trainer.callback_metrics[name]) for name in ("val/acc", "val/loss")}
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
 
 
 def conclude(
