@@ -16,8 +16,8 @@ class Pruning(pl.Callback):
     """After each validation, report the search's objective to its study, and end a hopeless trial; alone, do nothing.
 
     pruner: "median" ends a trial whose best value so far is worse than the median of the others at the same epoch
-    (Golovin et al. 2017, section 3.2.2); "hyperband" keeps the best 1 / `reduction_factor` at growing numbers of epochs,
-    in brackets of different patience (Li et al. 2018, section 3).
+    (Golovin et al. 2017, section 3.2.2); "hyperband" keeps the best 1 / `reduction_factor` at growing numbers of
+    epochs, in brackets of different patience (Li et al. 2018, section 3).
     startup_trials: of "median": how many must have finished before any is ended.
     min_epochs: trained before a trial may be ended.
     """

@@ -7,8 +7,8 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from cifar10.metric_names import mode_of
 from cifar10.errors import UserError
+from cifar10.metric_names import mode_of
 from cifar10.models.learning_rates import Schedule, check_schedule, optimizer_steps
 
 log = logging.getLogger(__name__)

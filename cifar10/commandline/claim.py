@@ -11,10 +11,11 @@ from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.commandline.error_messages import fail
-from cifar10.errors import UserError
+from cifar10.errors import FolderBusy, UserError
 from cifar10.files import locked, remove_leftovers
 from cifar10.processes import is_worker
 from cifar10.run_folder import RunFolder, overrides_of, quoted
+from cifar10.sweeps.study import is_search
 from cifar10.sweeps.summary import SweepNotes
 from cifar10.untrusted import key_of
 
@@ -58,7 +59,8 @@ def claim(config: DictConfig, key: str, resumed: bool) -> None:
         folder = Path(str(OmegaConf.select(config, key)))
         folder = make(folder) if named else make_another(folder)
         busy = f"{RunFolder(folder)}: another process is training in this folder; wait for it, or stop it first"
-        ClaimFolder.held.enter_context(locked(RunFolder(folder).lock, busy))
+        with contextlib.suppress(FolderBusy) if resumed and is_search(folder) else contextlib.nullcontext():
+            ClaimFolder.held.enter_context(locked(RunFolder(folder).lock, busy))  # several processes share a search
         if key == "hydra.run.dir":
             if named and not resumed and RunFolder(folder).begun:
                 way = f"resume it ({RunFolder(folder).resume_command}), or name a new folder"

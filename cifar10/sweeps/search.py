@@ -41,7 +41,7 @@ ENDED = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed":
 
 
 def search(own: "Search", arguments: Sequence[str]) -> list[JobReturn]:
-    """Run trials until there are `n_trials`; returns the last jobs' results. Raises the first error if none finished."""
+    """Run trials until there are `n_trials`; returns the last jobs' results, or raises their error if none finished."""
     folder = Path(own.config.hydra.sweep.dir)
     if is_worker:  # of one trial, which rank 0 runs
         number = int(os.environ[JOB])
@@ -107,7 +107,7 @@ def open_study(own: "Search", folder: Path, objectives: dict[str, str]) -> optun
 
 @contextlib.contextmanager
 def searcher(folder: Path) -> Iterator[str]:
-    """The name of this process among those that search in the folder; its lock is held until it ends, however it does."""
+    """The name of this process among those that search in the folder: a lock, held until it ends, however it does."""
     name = f"searcher-{uuid.uuid4().hex[:8]}.lock"
     with locked(folder / NOTES / name):
         yield name

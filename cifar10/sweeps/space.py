@@ -77,10 +77,10 @@ def read(override: Override) -> Parameter:
     tags = {str(tag) for tag in value.tags}
     conditions: dict[str, set[str]] = {}
     for tag in tags - {LOG}:
-        other, sign, wanted = tag.partition("=")
-        if not sign:
+        if "=" not in tag:
             raise UserError(f"{override.input_line}: {tag} is no tag of a search; log and KEY=VALUE are")
-        conditions.setdefault(other, set()).add(wanted)
+        condition = OverridesParser.create().parse_override(tag)
+        conditions.setdefault(plain(condition.key_or_group), set()).add(condition.get_value_element_as_str())
     try:
         return Parameter(key, distribution(override, value, LOG in tags), conditions)
     except ValueError as error:

@@ -27,6 +27,10 @@ def study_file(sweep: Path) -> Path:
     return sweep / ".jobs" / FILE
 
 
+def is_search(sweep: Path) -> bool:
+    return study_file(sweep).is_file()
+
+
 def storage_of(sweep: Path) -> "JournalStorage":
     """The sweep's journal; a last line that a kill or a full disk has cut off is removed."""
     import optuna
@@ -56,7 +60,7 @@ def current_trial(pruner: "Callable[[], BasePruner]") -> "Trial | None":
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return None
     hydra = HydraConfig.get()
-    if not study_file(Path(hydra.sweep.dir)).is_file():
+    if not is_search(Path(hydra.sweep.dir)):
         return None
     import optuna
 
