@@ -8,8 +8,7 @@ from cifar10.run_folder import quoted
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as torchrun, Lightning and srun set them
 is_worker = any(os.environ.get(name, "0") != "0" for name in RANKS)  # not rank 0, which speaks and writes for all
 PARENT = os.getppid()
-# the environment variables in which rank 0 tells its workers where its sweep is, and which job it runs
-SWEEP, JOB = "CIFAR10_SWEEP_FOLDER", "CIFAR10_SWEEP_JOB"
+SWEEP = "CIFAR10_SWEEP_FOLDER"  # the environment variable in which rank 0 tells its workers where its sweep is
 
 
 def rank_zero_ends(seconds: float = 5.0) -> bool:

@@ -23,7 +23,7 @@ from cifar10.commandline.lightning_log import filter_lightning
 from cifar10.commandline.resume import STORED, resume_run, resumed_folder, split
 from cifar10.errors import FolderBusy
 from cifar10.machine import keep_freed_memory
-from cifar10.processes import JOB, SWEEP, is_worker, rank_zero_ends, sweep_arguments
+from cifar10.processes import SWEEP, is_worker, rank_zero_ends, sweep_arguments
 from cifar10.run_folder import RunFolder, quoted
 from cifar10.signals import REQUEUE, Interrupted, signals
 from cifar10.sweeps.jobs import is_sweep, resume_sweep, taken_up
@@ -94,7 +94,7 @@ class Command:
         if is_worker:  # rank 0 says all this
             logging.getLogger().setLevel(logging.ERROR)
         if sweep:
-            os.environ[SWEEP], os.environ[JOB] = str(Path(own.sweep.dir).absolute()), str(own.job.num)
+            os.environ[SWEEP] = str(Path(own.sweep.dir).absolute())
         try:
             check_added(cfg, own, self.config_name)
             if self.config_name == "train":

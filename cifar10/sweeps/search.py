@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import math
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -24,12 +23,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from cifar10.errors import FolderBusy, UserError
 from cifar10.files import locked
 from cifar10.metric_names import METRICS, mode_of
-from cifar10.processes import JOB, is_worker
 from cifar10.run_folder import RunFolder
 from cifar10.sweeps.jobs import NOTES
 from cifar10.sweeps.space import Space
 from cifar10.sweeps.study import NAME, make_sampler, storage_of, trial_of
-from cifar10.untrusted import read_list
 
 if TYPE_CHECKING:
     from hydra_plugins.cifar10_search import Search
@@ -43,9 +40,6 @@ ENDED = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed":
 def search(own: "Search", arguments: Sequence[str]) -> list[JobReturn]:
     """Run trials until there are `n_trials`; returns the last jobs' results, or raises their error if none finished."""
     folder = Path(own.config.hydra.sweep.dir)
-    if is_worker:  # of one trial, which rank 0 runs
-        number = int(os.environ[JOB])
-        return own.launcher.launch([read_list(RunFolder(folder / str(number)).overrides)], initial_job_idx=number)
     space = Space(with_params(arguments, own.params))
     if not space.parameters:
         raise UserError("nothing to search: give a setting several values, as in model.lr=tag(log,interval(1e-4,1e-2))")
