@@ -10,10 +10,10 @@ from cifar10.exploration.attention import attention, share_of_long
 from cifar10.exploration.duplicates import Group
 from cifar10.exploration.findings import Findings
 from cifar10.report.document import Bars, Block, Bullets, Document, Figure, Map, Paragraph, Picture, Pictures, Section
-from cifar10.report.figures import DOUBLE, SINGLE, sizes_figure, svg
+from cifar10.report.figures import sizes_figure
 from cifar10.report.figures.style import GROUP_COLOURS
 from cifar10.report.numbers import count, percent, plural, printable
-from cifar10.report.page import environment, write_text
+from cifar10.report.page import environment, inline, write_text
 
 SHOWN_FILES, SHOWN_GROUPS, SHOWN_ERRORS = 20, 40, 120
 SAMPLES = 600  # pictures in the grid of all classes together
@@ -24,12 +24,7 @@ MARKERS = "●■◆▲"
 def write(folder: Path, findings: Findings) -> Path:
     """Write the page into the folder, and return its path."""
     document = compose(findings)
-    drawings = {}
-    for figure in document.figures():
-        wide, narrow = (svg(figure.draw(width), f"{figure.name}{end}", figure.caption)
-                        for width, end in ((DOUBLE, ""), (SINGLE, "-narrow")))  # fmt: skip
-        drawings[figure.name] = {"wide": wide, "narrow": narrow}
-    text = environment().get_template("explore.html").render(document=document, drawings=drawings)
+    text = environment().get_template("explore.html").render(document=document, drawings=inline(document))
     return write_text(folder / "explore.html", text)
 
 

@@ -41,6 +41,15 @@ class Bullets:
 
 
 @dataclass
+class Code:
+    """A command to type; title: what it is for."""
+
+    title: str
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+@dataclass
 class Table:
     """Cells are ready strings or links; every row has as many as the header."""
 
@@ -109,7 +118,7 @@ class Images(Protocol):
     def __getitem__(self, places: np.ndarray) -> ArrayLike: ...
 
 
-Block = Paragraph | Heading | Bullets | Table | Figure | Pictures | Bars | Map
+Block = Paragraph | Heading | Bullets | Code | Table | Figure | Pictures | Bars | Map
 
 
 @dataclass
@@ -125,7 +134,7 @@ class Section:
 class Document:
     title: str
     subtitle: str
-    lead: list[Paragraph | Bullets]
+    lead: list[Paragraph | Bullets | Code]
     sections: list[Section]
 
     def figures(self) -> Iterator[Figure]:

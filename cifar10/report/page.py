@@ -90,6 +90,17 @@ def save(figure: Figure, folder: Path) -> dict[str, str]:
     return {"title": title, "wide": svg(drawing, figure.name, title), "narrow": narrow}
 
 
+def inline(document: Document) -> dict[str, dict[str, str]]:
+    """Every figure as SVG for a page and for a phone, by name; a screen reader says its caption."""
+    return {
+        figure.name: {
+            look: svg(figure.draw(width), f"{figure.name}{end}", figure.caption)
+            for look, width, end in (("wide", DOUBLE, ""), ("narrow", SINGLE, "-narrow"))
+        }
+        for figure in document.figures()
+    }
+
+
 def environment() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     escape = jinja2.select_autoescape(["html"], default=False)

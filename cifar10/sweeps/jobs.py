@@ -1,7 +1,7 @@
 """The jobs of a sweep: what is recorded of each, and how an interrupted sweep resumes those that have not finished.
 
-The notes are in the sweep's `.jobs/`: the sweep's own overrides, and one file for each job that began. A new sweep
-deletes them, so a job that finds its note has already begun in this sweep. Imports nothing heavy.
+The notes are in the sweep's `.jobs/`: the sweep's own overrides, its plan, and one file for each job that began. A new
+sweep deletes them, so a job that finds its note has already begun in this sweep. Imports nothing heavy.
 """
 
 import contextlib
@@ -21,11 +21,12 @@ from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write, locked, remove_leftovers
 from cifar10.processes import is_worker
 from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, quoted
+from cifar10.sweeps.plan import keep_plan
 from cifar10.untrusted import check_overrides, key_of
 
 log = logging.getLogger(__name__)
 
-NOTES, OVERRIDES = ".jobs", "overrides"
+NOTES, OVERRIDES, PLAN = ".jobs", "overrides", "plan"
 PLACE = ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir", "hydra.mode", "hydra.output_subdir")
 
 
@@ -41,6 +42,7 @@ def keep_overrides(hydra: DictConfig) -> None:
     kept = [*overrides_of(hydra), *overrides_of(hydra, "hydra")]
     with atomic_write(folder / OVERRIDES, "w") as file:
         json.dump(kept, file)
+    keep_plan(folder / PLAN, hydra)
 
 
 def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:

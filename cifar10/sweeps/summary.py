@@ -1,4 +1,4 @@
-"""The result of a sweep: a table, best job first, printed at its end and written as `summary.csv` beside the jobs.
+"""The result of a sweep, best job first: a table printed at its end, `summary.csv` and the page `sweep.html`.
 
 Each job's process records that it began and how it ended, in the sweep's `.jobs/`, since a failed one may leave no
 folder; the figures come from its `run.json`. Imports nothing heavy: the command line waits for it.
@@ -7,10 +7,10 @@ folder; the figures come from its `run.json`. Imports nothing heavy: the command
 import contextlib
 import csv
 import json
-import math
+import logging
 import shlex
 import shutil
-import statistics
+import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -20,14 +20,21 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from cifar10.errors import FolderBusy, Pruned, UserError, one_line
+from cifar10.errors import FolderBusy, Pruned, UserError, cause_of, one_line
 from cifar10.files import atomic_write
 from cifar10.processes import is_worker
+from cifar10.report.sweep.jobs import Job, Sweep
 from cifar10.run_folder import RunFolder, quoted, shown
-from cifar10.sweeps.jobs import NOTES, keep_overrides, write_note
+from cifar10.sweeps.jobs import NOTES, OVERRIDES, PLAN, keep_overrides, write_note
+from cifar10.sweeps.plan import objectives_of, read_plan
+from cifar10.untrusted import fits, leaves
+
+log = logging.getLogger(__name__)
 
 FIGURES = ("val/acc", "val/loss", "seconds", "epochs")  # of run.json
 WIDTH = 32  # of a printed override, in characters
+PAGE, EVERY = "sweep.html", 30.0  # seconds between two versions of it while the sweep runs
+NOTE = {"job": int, "status": str, "error": str, "overrides": dict, "folder": str}
 
 
 class SweepNotes(Callback):
@@ -41,7 +48,8 @@ class SweepNotes(Callback):
             return
         SweepNotes.folder = Path(config.hydra.sweep.dir)
         if not SweepNotes.resumed:
-            (SweepNotes.folder / "summary.csv").unlink(missing_ok=True)  # an earlier sweep's
+            for file in ("summary.csv", PAGE):  # an earlier sweep's
+                (SweepNotes.folder / file).unlink(missing_ok=True)
             keep_overrides(config.hydra)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
@@ -55,6 +63,10 @@ class SweepNotes(Callback):
         else:
             name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             write_note(config.hydra, "failed", name + one_line(error))
+        folder = Path(config.hydra.sweep.dir)
+        written = [file.stat().st_mtime for file in (folder / NOTES / OVERRIDES, folder / PAGE) if file.is_file()]
+        if written and time.time() - max(written) > EVERY:
+            write_page(folder)
 
 
 @contextlib.contextmanager
@@ -68,99 +80,128 @@ def summarised(resumed: bool = False) -> Iterator[None]:
         yield
     finally:
         folder = SweepNotes.folder
-        jobs = read_jobs(folder) if folder else []
-        if jobs:
-            write_csv(jobs, folder / "summary.csv")
-            print(describe(jobs, folder), flush=True)
+        sweep = read_sweep(folder) if folder else None
+        if sweep and sweep.jobs:
+            write_csv(sweep, folder / "summary.csv")
+            print(describe(sweep, folder), flush=True)
+            write_page(folder)
         elif folder and not resumed:  # a mistake in what all jobs share
             shutil.rmtree(folder / NOTES, ignore_errors=True)
             (folder / "multirun.yaml").unlink(missing_ok=True)
 
 
-def read_jobs(folder: Path) -> list[dict]:
-    """The sweep's jobs as noted, with the figures of finished ones; best first, those without a result last."""
-    jobs = [json.loads(file.read_text()) for file in folder.glob(f"{NOTES}/*.json")]
-    for job in jobs:
-        file, found = RunFolder(folder / job["folder"]).summary, {}
-        if job["status"] == "finished" and file.is_file():  # with another status it would be an earlier sweep's
-            found = json.loads(file.read_text())
-        job["figures"] = {name: found.get(name) for name in FIGURES}
-    return sorted(
-        jobs, key=lambda job: (rank(job["figures"]["val/acc"]), rank(job["figures"]["val/loss"], 1), job["job"])
-    )
+def read_sweep(folder: Path) -> Sweep:
+    """The sweep as noted in its folder, with the figures of finished jobs; UserError for a damaged note."""
+    plan = read_plan(folder / NOTES / PLAN)
+    jobs = [read_job(folder, file) for file in sorted(folder.glob(f"{NOTES}/*.json"))]
+    sweep = Sweep(shown(folder), jobs, objectives_of(plan), plan.jobs)
+    finished = [setting for setting in sweep.settings if any(job.status == "finished" for job in setting.jobs)]
+    if finished:
+        best = " best=3" if len(finished) > 3 else ""
+        sweep.commands["test and compare"] = f"python evaluate.py {shlex.quote(f'runs=[{quoted(sweep.name)}]')}{best}"
+    if sweep.left or sweep.of_status("failed"):
+        sweep.commands["the other jobs"] = RunFolder(folder).resume_command
+    return sweep
 
 
-def rank(value: float | None, sign: int = -1) -> float:
-    """A key that sorts the highest (sign 1: the lowest) first, and non-numbers last."""
-    return math.inf if value is None or math.isnan(value) else sign * value
+def read_job(folder: Path, file: Path) -> Job:
+    """A job from its note, its run.json and its metrics.csv; those of an earlier sweep in this folder do not count."""
+    try:
+        note = json.loads(file.read_text())
+        if not fits(note, NOTE) or not NOTE.keys() <= note.keys():
+            raise ValueError("not a job's note")
+        run = RunFolder(folder / note["folder"])
+        begun = note["status"] != "failed" or run.metrics.is_file()
+        summary = {}
+        if note["status"] == "finished" and run.summary.is_file():
+            summary = json.loads(run.summary.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: the job cannot be read ({cause_of(error)})") from error
+    numbers = {key: value for key, value in leaves(summary) if isinstance(value, int | float)}
+    rows: list[dict[str, float]] = []
+    with contextlib.suppress(UserError):  # a page without its curve is better than none
+        rows = run.read_metrics() if begun else []
+    return Job(note["job"], note["status"], {key: str(value) for key, value in note["overrides"].items()},
+               note["error"], note["folder"], numbers, rows, str(summary.get("hardware", "")))  # fmt: skip
 
 
-def write_csv(jobs: list[dict], path: Path) -> None:
-    """A row for each job, with all its overrides, written atomically."""
+def write_page(folder: Path) -> None:
+    """Draw the page; one that cannot be drawn must not cost a sweep its result."""
+    from cifar10.report.sweep import page  # takes a second
+
+    try:
+        page.write(folder / PAGE, read_sweep(folder))
+    except UserError as error:
+        log.warning(error)
+    except Exception:
+        log.exception(f"{shown(folder / PAGE)} could not be drawn")
+
+
+def write_csv(sweep: Sweep, path: Path) -> None:
+    """A row for each job, with all its overrides and validation figures, written atomically."""
+    found = sorted({key for job in sweep.jobs for key in job.figures if key.startswith("val/")})
+    figures = list(dict.fromkeys([*(objective.name for objective in sweep.objectives), *FIGURES, *found]))
     rows = [
-        {"job": job["job"], "status": job["status"], **job["overrides"], **job["figures"]}
-        | {"error": job["error"], "folder": job["folder"]}
-        for job in jobs
+        {"job": job.number, "status": job.status, **job.overrides, **{name: job.figures.get(name) for name in figures}}
+        | {"error": job.reason, "folder": job.folder}
+        for job in sweep.best_first
     ]
-    overrides = dict.fromkeys(key for job in jobs for key in job["overrides"])
+    overrides = dict.fromkeys(key for job in sweep.jobs for key in job.overrides)
     with atomic_write(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, ["job", "status", *overrides, *FIGURES, "error", "folder"])
+        writer = csv.DictWriter(file, ["job", "status", *overrides, *figures, "error", "folder"])
         writer.writeheader()
         writer.writerows(rows)
 
 
-def describe(jobs: list[dict], folder: Path) -> str:
+def describe(sweep: Sweep, folder: Path) -> str:
     """The summary as text: tables of the jobs and over their seeds, what all share, what failed, what to do next."""
-    keys = dict.fromkeys(key for job in jobs for key in job["overrides"])
-    shared = {
-        key: jobs[0]["overrides"].get(key) for key in keys if len({job["overrides"].get(key) for job in jobs}) == 1
-    }
-    differing = [key for key in keys if key not in shared]
-    lines = [f"sweep of {len(jobs)} job{'s' * (len(jobs) > 1)}, best validation accuracy first"]
-    if shared:
-        lines.append("all: " + " ".join(f"{key}={value}" for key, value in shared.items()))
-    lines.append(format_table(["job", *differing, "val/acc", "val/loss", "time", "epochs"], job_rows(jobs, differing)))
-    lines += [f"job {job['job']} failed: {job['error']}" for job in jobs if job["status"] == "failed"]
-    settings = [key for key in differing if key != "seed"]
-    if groups := seed_rows(jobs, settings):
-        lines += ["validation accuracy over seeds", format_table([*settings, "mean", "sd", "n"], groups)]
-    own = {(folder / job["folder"]).resolve() for job in jobs}
+    jobs, objective = sweep.best_first, sweep.objective
+    lines = [f"sweep of {len(jobs)} job{'s' * (len(jobs) > 1)}, {objective.wanted} {objective.name} first"]
+    if sweep.shared:
+        lines.append("all: " + " ".join(f"{key}={value}" for key, value in sweep.shared.items()))
+    names = list(dict.fromkeys([*(each.name for each in sweep.objectives), "val/acc", "val/loss"]))
+    lines.append(format_table(["job", *sweep.differing, *names, "time", "epochs"], job_rows(sweep, names)))
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for job in sweep.of_status("failed", "pruned"):
+        reasons.setdefault((job.status, job.reason), []).append(str(job.number))
+    lines += [f"job{'s' * (len(numbers) > 1)} {', '.join(numbers)} {status}: {reason}"
+              for (status, reason), numbers in reasons.items()]  # fmt: skip
+    if len(sweep.settings) < len(jobs):
+        lines += [f"{objective.name} over seeds", format_table([*sweep.keys, "mean", "sd", "n"], seed_rows(sweep))]
+    own = {(folder / job.folder).resolve() for job in jobs}
     others = sum(file.parent.parent.resolve() not in own for file in folder.glob("**/.hydra/overrides.yaml"))
     if others:
         lines.append(f"{others} more in {shown(folder)}, from an earlier sweep: not in this table")
-    lines.append("next")
-    if any(job["status"] == "finished" for job in jobs):
-        lines.append(f"  test and compare      python evaluate.py {shlex.quote(f'runs=[{quoted(shown(folder))}]')}")
-    if any(job["status"] != "finished" for job in jobs):
-        lines.append(f"  the other jobs        {RunFolder(folder).resume_command}")
-    lines.append(f"  the table             {shown(folder / 'summary.csv')}")
-    return "\n".join(lines)
+    next_steps = sweep.commands | {
+        "the table": shown(folder / "summary.csv"), "the page": shown(folder / PAGE)
+    }  # fmt: skip
+    return "\n".join([*lines, "next", *(f"  {what:<20}  {command}" for what, command in next_steps.items())])
 
 
-def job_rows(jobs: list[dict], keys: Sequence[str]) -> list[list[str]]:
+def job_rows(sweep: Sweep, names: Sequence[str]) -> list[list[str]]:
     """Cells of the jobs' table: number, overrides, figures or, in their place, the status."""
     rows = []
-    for job in jobs:
-        acc, loss, seconds, epochs = (job["figures"][name] for name in FIGURES)
+    for job in sweep.best_first:
+        seconds = job.figures.get("seconds")
         time = "" if seconds is None else str(timedelta(seconds=round(seconds)))
-        figures = [job["status"]] if acc is None else [f"{acc:.4f}", f"{loss:.4f}", time, str(epochs)]
-        rows.append([str(job["job"]), *(job["overrides"].get(key, "") for key in keys), *figures])
+        figures = [job.status]
+        if job.figures:
+            found = [job.figures.get(name) for name in names]
+            figures = ["" if one is None else f"{one:.4f}" for one in found] + [
+                time,
+                str(job.figures.get("epochs", "")),
+            ]
+        rows.append([str(job.number), *(job.overrides.get(key, "") for key in sweep.differing), *figures])
     return rows
 
 
-def seed_rows(jobs: list[dict], keys: Sequence[str]) -> list[list[str]]:
-    """Cells of the table over seeds: overrides, mean, standard deviation and number of results; none for one seed."""
-    groups: dict[tuple[str, ...], list[float]] = {}
-    for job in jobs:
-        acc = job["figures"]["val/acc"]
-        results = groups.setdefault(tuple(job["overrides"].get(key, "") for key in keys), [])
-        results += [acc] if math.isfinite(rank(acc)) else []
-    if len(groups) == len(jobs):
-        return []
+def seed_rows(sweep: Sweep) -> list[list[str]]:
+    """Cells of the table over seeds: overrides, mean, standard deviation and number of results."""
     rows = []
-    for setting, accs in sorted(groups.items(), key=lambda item: rank(statistics.fmean(item[1]) if item[1] else None)):
-        mean = f"{statistics.fmean(accs):.4f}" if accs else ""
-        rows.append([*setting, mean, f"{statistics.stdev(accs):.4f}" if len(accs) > 1 else "", str(len(accs))])
+    for setting in sweep.settings:
+        found = setting.spread(sweep.objective.name) or {"mean": None, "std": None, "n": 0}
+        figures = ["" if found[key] is None else f"{found[key]:.4f}" for key in ("mean", "std")]
+        rows.append([*setting.values.values(), *figures, str(found["n"])])
     return rows
 
 

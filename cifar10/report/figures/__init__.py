@@ -16,8 +16,10 @@ from cifar10.report.figures.curves import learning_curves_figure
 from cifar10.report.figures.files import save_figure, svg
 from cifar10.report.figures.gallery import gallery_figure
 from cifar10.report.figures.overview import overview_figure
+from cifar10.report.figures.parallel import parallel_figure
 from cifar10.report.figures.sizes import sizes_figure
 from cifar10.report.figures.style import DOUBLE, SINGLE, group_colour, group_marker
+from cifar10.report.figures.sweep import front_figure, importance_figure, job_curves_figure
 from cifar10.report.figures.two_classes import two_classes_figure
 
 __all__ = [
@@ -33,12 +35,16 @@ __all__ = [
     "cost_figure",
     "coverage_figure",
     "data_efficiency_figure",
+    "front_figure",
     "gallery_figure",
     "group_colour",
     "group_marker",
     "has_cost",
+    "importance_figure",
+    "job_curves_figure",
     "learning_curves_figure",
     "overview_figure",
+    "parallel_figure",
     "per_class_change_figure",
     "per_class_figure",
     "reliability_figure",

@@ -1,0 +1,77 @@
+"""The page about a sweep, `sweep.html`: its jobs laid out in the blocks of a report."""
+
+from pathlib import Path
+
+from cifar10.report.document import Block, Code, Document, Paragraph, Section
+from cifar10.report.numbers import plural, printable, spread_of
+from cifar10.report.page import environment, inline, write_text
+from cifar10.report.sweep import sections
+from cifar10.report.sweep.jobs import Sweep, numbers_of, written
+
+# a section without blocks is left out
+SECTIONS = [
+    ("leaderboard", "Leaderboard", sections.leaderboard),
+    ("front", "Pareto front", sections.front),
+    ("settings", "What leads where", sections.parallel),
+    ("importance", "What mattered", sections.importance),
+    ("curves", "Learning curves", sections.curves),
+    ("ended", "Pruned and failed", sections.ended_early),
+    ("cost", "Cost", sections.cost),
+]
+
+
+def write(file: Path, sweep: Sweep) -> Path:
+    """Write the page atomically; returns its path."""
+    document = compose(sweep)
+    text = environment().get_template("report.html").render(document=document, drawings=inline(document))
+    return write_text(file, text)
+
+
+def compose(sweep: Sweep) -> Document:
+    """Everything that the page says, in order."""
+    keys = ", ".join(sweep.differing) or "a single setting"
+    return Document(
+        title=printable(f"Sweep of {keys}"),
+        subtitle=printable(f"{sweep.name}: {states(sweep)}"),
+        lead=[*headline(sweep), *(Code(f"{what}", command) for what, command in sweep.commands.items())],
+        sections=[Section(key, title, blocks) for key, title, build in SECTIONS if (blocks := list(build(sweep)))],
+    )
+
+
+def states(sweep: Sweep) -> str:
+    """How many jobs there are, and how they fared."""
+    counts = {status: len(sweep.of_status(status)) for status in ("finished", "pruned", "failed")} | {
+        "left": sweep.left
+    }
+    total = max(sweep.planned or 0, len(sweep.jobs))
+    return f"{plural(total, 'job')}, " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+
+
+def headline(sweep: Sweep) -> list[Block]:
+    """The best setting, and by what it was chosen."""
+    objective, tried = sweep.objective, len(sweep.settings)
+    if not sweep.ranked:
+        return [Paragraph(f"No job has finished with a {objective.name} yet.", "lead")]
+    best, finished = sweep.ranked[0], len(sweep.ranked)
+    spread = best.spread(objective.name)
+    seeds = f" over {spread['n']} seeds" if spread["n"] > 1 else ""
+    done = [job for job in best.jobs if job.value(objective.name) is not None]
+    what = f"Best: {written(best.values)}, " if best.values else ""
+    lead = f"{what}{objective.name} {spread_of(spread)}{seeds} (job{'s' * (len(done) > 1)} {numbers_of(done)})."
+    chosen = (
+        f"Chosen for the {objective.wanted} {'mean ' * (spread['n'] > 1)}{objective.name} among"
+        f" {plural(finished, 'setting')}{f' of {tried} tried' if finished < tried else ''}: validation images alone."
+        " The test images have not been touched."
+    )
+    if finished > 1:
+        chosen += (
+            " The best of many is partly lucky: expect less than this figure on new images, and the less the more"
+            " settings were tried."
+        )
+    if len(sweep.objectives) > 1:
+        others = ", ".join(f"{each.name} ({each.wanted})" for each in sweep.objectives)
+        chosen += f" {plural(len(sweep.front), 'setting')} on the Pareto front of {others}."
+    unequal = {len(setting.results(objective.name)) for setting in sweep.ranked}
+    if len(unequal) > 1:
+        chosen += " Not every setting has the same number of seeds: a mean over fewer is the less certain one."
+    return [Paragraph(printable(lead), "lead"), Paragraph(printable(chosen))]

@@ -1,0 +1,70 @@
+"""Settings as they were typed, laid out along an axis: numbers by their value or its logarithm, others side by side."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+FEW = 7  # values, each of which has its tick
+DECADE = 10  # how far apart numbers are whose logarithm is drawn
+
+
+@dataclass
+class Scale:
+    """values: in the axis's unit, one for each text. ticks: (value, what is written there), rising."""
+
+    kind: str  # "numbers", "logarithm" or "categories"
+    values: np.ndarray
+    ticks: list[tuple[float, str]]
+
+    @property
+    def places(self) -> np.ndarray:
+        return self.place(self.values)
+
+    def place(self, values: Sequence[float]) -> np.ndarray:
+        """From 0 to 1 along the axis."""
+        low, high = self.values.min(), self.values.max()
+        return (np.asarray(values) - low) / (high - low) if high > low else np.full(len(values), 0.5)
+
+
+def scale_of(texts: Sequence[str]) -> Scale:
+    """The axis on which these settings lie; an empty text is a setting that was not given."""
+    numbers = [number_of(text) for text in texts]
+    if None in numbers:
+        return categories(texts)
+    values = np.array(numbers)
+    log = values.min() > 0 and values.max() >= DECADE * values.min()
+    places = np.log10(values) if log else values
+    distinct = dict(sorted(zip(places.tolist(), texts, strict=True)))
+    if len(distinct) <= FEW:
+        ticks = list(distinct.items())
+    elif log:
+        powers = range(math.ceil(places.min()), math.floor(places.max()) + 1)
+        powers = list(powers) if len(powers) > 1 else [places.min(), places.max()]
+        ticks = [(power, f"{10**power:.3g}") for power in powers]
+    else:
+        ticks = [(at, f"{at:g}") for at in MaxNLocator(5).tick_values(values.min(), values.max())
+                 if values.min() <= at <= values.max()]  # fmt: skip
+    return Scale("logarithm" if log else "numbers", places, ticks)
+
+
+def categories(texts: Sequence[str]) -> Scale:
+    def rank(text: str) -> tuple:
+        value = number_of(text)
+        return (value is None, value or 0, text)
+
+    names = sorted(set(texts), key=rank)
+    places = {name: place for place, name in enumerate(names)}
+    ticks = [(place, name or "not set") for name, place in places.items()]
+    return Scale("categories", np.array([places[text] for text in texts], dtype=float), ticks)
+
+
+def number_of(text: str) -> float | None:
+    """None for what is not a finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
