@@ -51,10 +51,11 @@ class Code:
 
 @dataclass
 class Table:
-    """Cells are ready strings or links; every row has as many as the header."""
+    """Cells are ready strings or links; every row has as many as the header. words: of sentences, not of numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str | Link]]
+    words: bool = False
     kind: ClassVar[str] = "table"
 
 

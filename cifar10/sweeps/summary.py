@@ -127,9 +127,9 @@ def read_job(folder: Path, file: Path) -> Job:
 
 def write_page(folder: Path) -> None:
     """Draw the page; one that cannot be drawn must not cost a sweep its result."""
-    from cifar10.report.sweep import page  # takes a second
-
     try:
+        from cifar10.report.sweep import page  # takes a second
+
         page.write(folder / PAGE, read_sweep(folder))
     except UserError as error:
         log.warning(error)

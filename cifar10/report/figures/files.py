@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from cifar10.files import atomic_write
-from cifar10.report.figures.style import DOUBLE, GREY, INK, STYLE
+from cifar10.report.figures.style import DOUBLE, GREY, GROUND, INK, STYLE
 
 FORMATS = (".png", ".pdf")
 VECTOR_DPI = 300  # of the rasters inside a PDF or an SVG
@@ -57,6 +57,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     text = text.replace(INK.lower(), "currentColor").replace(GREY.lower(), f"var(--muted, {GREY})")
+    text = text.replace(GROUND.lower(), f"var(--ground, {GROUND})")
     width, height = figure.get_size_inches()
     # black text states no fill of its own, and would take the page's
     inherited = "fill: #000; stroke-linejoin: round; stroke-linecap: butt"

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from cifar10.report.figures import style
 from cifar10.report.sweep.scales import Scale, scale_of
@@ -60,16 +62,16 @@ def parallel_figure(
     return figure
 
 
-def _draw_axis(axes, row: int, name: str, scale: Scale, inches: float) -> None:
-    axes.plot([0, 1], [row, row], color=style.GREY, linewidth=0.8, alpha=0.8)
-    kind = " (log)" if scale.kind == "logarithm" else ""
-    axes.annotate(style.cut(f"{name}{kind}", inches, style.SMALL), (0, row), xytext=(0, 7), fontsize=style.SMALL,
-                  textcoords="offset points", weight="bold", va="bottom", annotation_clip=False)  # fmt: skip
+def _draw_axis(axes: Axes, row: int, name: str, scale: Scale, inches: float) -> None:
+    written = {"textcoords": "offset points", "fontsize": style.SMALL, "annotation_clip": False, "zorder": 5,
+               "path_effects": [withStroke(linewidth=2.5, foreground=style.GROUND)]}  # fmt: skip
+    axes.plot([0, 1], [row, row], color=style.GREY, linewidth=0.8)
+    name = f"{name} (log)" if scale.kind == "logarithm" else name
+    axes.annotate(style.cut(name, inches), (0, row), xytext=(0, 6), weight="bold", va="bottom", **written)
     values, texts = zip(*scale.ticks, strict=True)
     places = scale.place(values)
     texts = style.spaced([style.cut(text, inches / 4) for text in texts], places, inches)
-    axes.plot(places, [row] * len(places), "|", color=style.GREY, markersize=5, alpha=0.8)
+    axes.plot(places, [row] * len(places), "|", color=style.GREY, markersize=5)
     for place, text in zip(places, texts, strict=True):
         side = "left" if place < 0.03 else "right" if place > 0.97 else "center"
-        axes.annotate(text, (place, row), xytext=(0, -6), textcoords="offset points", fontsize=style.SMALL, ha=side,
-                      va="top", color=style.GREY, annotation_clip=False)  # fmt: skip
+        axes.annotate(text, (place, row), xytext=(0, -5), ha=side, va="top", **written)

@@ -29,9 +29,10 @@ PALETTE = {
 # the first four have a contrast of 3 on white and on the dark page; black and yellow vanish on one of them
 GROUP_COLOURS = [PALETTE[name] for name in ("blue", "vermilion", "green", "purple", "sky", "orange")]
 GROUP_MARKERS = "os^DvPX*"
-# text, ticks and spines; used for nothing else, because `svg` recolours these two
+# text, ticks and spines; used for nothing else, because `svg` recolours these
 INK = "#1B1B1D"
 GREY = "#595959"
+GROUND = "#FEFEFD"  # what text that lines run across is edged with
 
 SINGLE, DOUBLE = 3.6, 6.9  # inches: one column of a paper or a phone, two columns or a page
 SMALL, TEXT, TITLE = 8, 9, 10  # points

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from cifar10.report.sweep.scales import scale_of
 
 FEWEST = 8  # jobs
+TREES = 32  # half of what is usual, and of the time: a second for 200 jobs
 
 
 def importances(settings: Mapping[str, Sequence[str]], results: Sequence[float]) -> dict[str, float]:
@@ -40,6 +41,6 @@ def importances(settings: Mapping[str, Sequence[str]], results: Sequence[float])
                                 value=result)
             for index, result in enumerate(results)
         )  # fmt: skip
-        return optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
+        return optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0).evaluate(study)
     finally:
         optuna.logging.set_verbosity(verbosity)

@@ -1,5 +1,7 @@
 """The page about a sweep, `sweep.html`: its jobs laid out in the blocks of a report."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from cifar10.report.document import Block, Code, Document, Paragraph, Section
@@ -29,13 +31,19 @@ def write(file: Path, sweep: Sweep) -> Path:
 
 def compose(sweep: Sweep) -> Document:
     """Everything that the page says, in order."""
-    keys = ", ".join(sweep.differing) or "a single setting"
+    keys = ", ".join(short(sweep.differing)) or "a single setting"
     return Document(
         title=printable(f"Sweep of {keys}"),
         subtitle=printable(f"{sweep.name}: {states(sweep)}"),
-        lead=[*headline(sweep), *(Code(f"{what}", command) for what, command in sweep.commands.items())],
+        lead=[*headline(sweep), *(Code(what.capitalize(), command) for what, command in sweep.commands.items())],
         sections=[Section(key, title, blocks) for key, title, build in SECTIONS if (blocks := list(build(sweep)))],
     )
+
+
+def short(keys: Sequence[str]) -> list[str]:
+    """The last part of each setting's name, or the whole where that is another's, too."""
+    last = [re.split(r"[./]", key)[-1] for key in keys]
+    return [name if last.count(name) == 1 else key for key, name in zip(keys, last, strict=True)]
 
 
 def states(sweep: Sweep) -> str:
@@ -64,10 +72,7 @@ def headline(sweep: Sweep) -> list[Block]:
         " The test images have not been touched."
     )
     if finished > 1:
-        chosen += (
-            " The best of many is partly lucky: expect less than this figure on new images, and the less the more"
-            " settings were tried."
-        )
+        chosen += " The best of several is partly luck: expect a little less on new images."
     if len(sweep.objectives) > 1:
         others = ", ".join(f"{each.name} ({each.wanted})" for each in sweep.objectives)
         chosen += f" {plural(len(sweep.front), 'setting')} on the Pareto front of {others}."

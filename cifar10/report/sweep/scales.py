@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 FEW = 7  # values, each of which has its tick
-DECADE = 10  # how far apart numbers are whose logarithm is drawn
+ORDERS = 30  # times the least is the greatest of numbers whose logarithm is drawn
 
 
 @dataclass
@@ -35,7 +35,7 @@ def scale_of(texts: Sequence[str]) -> Scale:
     if None in numbers:
         return categories(texts)
     values = np.array(numbers)
-    log = values.min() > 0 and values.max() >= DECADE * values.min()
+    log = values.min() > 0 and values.max() >= ORDERS * values.min()
     places = np.log10(values) if log else values
     distinct = dict(sorted(zip(places.tolist(), texts, strict=True)))
     if len(distinct) <= FEW:

@@ -1,5 +1,6 @@
 """What the page about a sweep says, section by section; each yields blocks, or none."""
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -144,30 +145,29 @@ def curves(sweep: Sweep) -> Iterator[Block]:
 
 def points_of(job: Job, metric: str) -> tuple[list[int], list[float]]:
     """Epochs from 1, and the metric's values."""
-    points = [
-        (int(row["epoch"]) + 1, row[metric]) for row in job.rows if row.get(metric, float("nan")) - 0 == row.get(metric)
-    ]
+    points = [(int(row["epoch"]) + 1, row[metric]) for row in job.rows if math.isfinite(row.get(metric, math.nan))]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
 def ended_early(sweep: Sweep) -> Iterator[Block]:
     """Which jobs were pruned or failed, when and why."""
     pruned, failed = sweep.of_status("pruned"), sweep.of_status("failed")
+    said = [f"{plural(len(failed), 'job')} failed."] if failed else []
     if pruned:
         epochs = Counter(job.epochs for job in pruned)
         when = ", ".join(f"{times} after {plural(epoch, 'epoch')}" for epoch, times in sorted(epochs.items()))
-        yield Paragraph(f"{plural(len(pruned), 'job')} pruned: {when}.")
-    if failed:
-        yield Paragraph(f"{plural(len(failed), 'job')} failed.")
-    if not pruned and not failed:
+        said.append(f"{plural(len(pruned), 'job')} pruned: {when}.")
+    if not said:
         return
+    yield Paragraph(" ".join(said))
     shown = [*failed, *pruned][:MOST_ROWS]
     rows = [
-        [str(job.number), job.status, *(printable(job.overrides.get(key, "")) or UNKNOWN for key in sweep.differing),
-         count(job.epochs), duration(job.seconds) if job.rows else UNKNOWN, printable(job.reason) or UNKNOWN]
+        [str(job.number), f"{job.status} after {plural(job.epochs, 'epoch')}, {duration(job.seconds)}"
+         if job.rows else f"{job.status} at once", printable(job.reason) or UNKNOWN,
+         printable(written({key: job.overrides.get(key, "") for key in sweep.differing}))]
         for job in shown
     ]  # fmt: skip
-    yield Table(["job", "", *map(printable, sweep.differing), "epochs", "time", "why"], rows)
+    yield Table(["job", "", "why", "settings"], rows, words=True)
     if len(shown) < len(pruned) + len(failed):
         yield Paragraph(f"The first {len(shown)}; all are in summary.csv.", "note")
 
