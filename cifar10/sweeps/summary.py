@@ -187,7 +187,7 @@ def job_rows(sweep: Sweep, names: Sequence[str]) -> list[list[str]]:
         figures = [job.status]
         if job.figures:
             found = [job.figures.get(name) for name in names]
-            figures = ["" if one is None else f"{one:.4f}" for one in found] + [
+            figures = ["" if one is None else f"{one:.4f}" if abs(one) < 1000 else f"{one:.4g}" for one in found] + [
                 time,
                 str(job.figures.get("epochs", "")),
             ]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
 
 from cifar10.report.figures import style
 from cifar10.report.numbers import percent
@@ -87,6 +88,9 @@ def front_figure(points: Sequence[Mapping], objectives: Sequence[str], width: fl
         known = values[:, column]
         if known.min() > 0 and known.max() >= 10 * known.min():
             axes.set_xscale("log")
+        for axis, largest in ((axes.xaxis, known.max()), (axes.yaxis, values[:, 0].max())):
+            if largest >= 10_000:
+                axis.set_major_formatter(EngFormatter())
         axes.set(xlabel=objectives[column], ylabel=objectives[0])
         axes.margins(0.1)
         axes.grid()

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from cifar10.report.numbers import UNKNOWN, printable
+
 SEED = "seed"
 FEWER = {"loss", "error", "ece", "nll", "brier", "seconds", "time", "flops", "parameters", "bytes", "epochs"}
 MORE = {"acc", "accuracy", "f1", "auroc", "precision", "recall"}
@@ -171,8 +173,8 @@ def beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def written(values: dict[str, str]) -> str:
-    """Settings as they are typed; a dash where there is none."""
-    return " ".join(f"{key}={value}" for key, value in values.items() if value) or "\N{EN DASH}"
+    """Settings as they are typed, on one line; a dash where there is none."""
+    return printable(" ".join(f"{key}={value}" for key, value in values.items() if value)) or UNKNOWN
 
 
 def numbers_of(jobs: Iterable[Job]) -> str:

@@ -1,7 +1,7 @@
 """The page about a sweep, `sweep.html`: its jobs laid out in the blocks of a report."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cifar10.report.document import Block, Code, Document, Paragraph, Section
@@ -35,7 +35,10 @@ def compose(sweep: Sweep) -> Document:
     return Document(
         title=printable(f"Sweep of {keys}"),
         subtitle=printable(f"{sweep.name}: {states(sweep)}"),
-        lead=[*headline(sweep), *(Code(what.capitalize(), command) for what, command in sweep.commands.items())],
+        lead=[
+            *headline(sweep),
+            *(Code(what.capitalize(), printable(command)) for what, command in sweep.commands.items()),
+        ],
         sections=[Section(key, title, blocks) for key, title, build in SECTIONS if (blocks := list(build(sweep)))],
     )
 
@@ -55,28 +58,31 @@ def states(sweep: Sweep) -> str:
     return f"{plural(total, 'job')}, " + ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
-def headline(sweep: Sweep) -> list[Block]:
+def headline(sweep: Sweep) -> Iterator[Block]:
     """The best setting, and by what it was chosen."""
-    objective, tried = sweep.objective, len(sweep.settings)
+    objective = sweep.objective
+    if any(job.figures.get("synthetic") for job in sweep.jobs):
+        yield Paragraph(
+            "Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.", "warning"
+        )
     if not sweep.ranked:
-        return [Paragraph(f"No job has finished with a {objective.name} yet.", "lead")]
-    best, finished = sweep.ranked[0], len(sweep.ranked)
+        yield Paragraph(f"No job has finished with a {objective.name} yet.", "lead")
+        return
+    best, ranked, tried = sweep.ranked[0], len(sweep.ranked), len(sweep.settings)
     spread = best.spread(objective.name)
-    seeds = f" over {spread['n']} seeds" if spread["n"] > 1 else ""
+    several = spread["n"] > 1
     done = [job for job in best.jobs if job.value(objective.name) is not None]
     what = f"Best: {written(best.values)}, " if best.values else ""
-    lead = f"{what}{objective.name} {spread_of(spread)}{seeds} (job{'s' * (len(done) > 1)} {numbers_of(done)})."
-    chosen = (
-        f"Chosen for the {objective.wanted} {'mean ' * (spread['n'] > 1)}{objective.name} among"
-        f" {plural(finished, 'setting')}{f' of {tried} tried' if finished < tried else ''}: validation images alone."
-        " The test images have not been touched."
-    )
-    if finished > 1:
-        chosen += " The best of several is partly luck: expect a little less on new images."
+    seeds = f" over {spread['n']} seeds (jobs {numbers_of(done)})" if several else f" (job {numbers_of(done)})"
+    yield Paragraph(f"{what}{objective.name} {spread_of(spread, sections.figure)}{seeds}.", "lead")
+    among = plural(ranked, "setting") + (f" with a result, of {tried} tried" if ranked < tried else "")
+    text = f"Chosen by the {objective.wanted} {'mean ' * several}{objective.name} of {among}, on validation images"
+    text += " alone: the test images have not been touched."
+    if ranked > 1:
+        text += " The best of several is partly luck: expect a little less on new images."
+    if len({len(setting.results(objective.name)) for setting in sweep.ranked}) > 1:
+        text += " Not every setting has the same number of seeds: a mean over fewer is less certain."
     if len(sweep.objectives) > 1:
-        others = ", ".join(f"{each.name} ({each.wanted})" for each in sweep.objectives)
-        chosen += f" {plural(len(sweep.front), 'setting')} on the Pareto front of {others}."
-    unequal = {len(setting.results(objective.name)) for setting in sweep.ranked}
-    if len(unequal) > 1:
-        chosen += " Not every setting has the same number of seeds: a mean over fewer is the less certain one."
-    return [Paragraph(printable(lead), "lead"), Paragraph(printable(chosen))]
+        wanted = ", ".join(f"{each.name} ({each.wanted})" for each in sweep.objectives)
+        text += f" On the Pareto front of {wanted}: {plural(len(sweep.front), 'setting')}."
+    yield Paragraph(text)

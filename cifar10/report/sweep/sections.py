@@ -8,7 +8,18 @@ from functools import partial
 
 from cifar10.report import figures
 from cifar10.report.document import Block, Figure, Paragraph, Table
-from cifar10.report.numbers import SPACE, UNKNOWN, count, duration, number, percent, plural, printable, spread_of
+from cifar10.report.numbers import (
+    SPACE,
+    UNKNOWN,
+    count,
+    duration,
+    engineering,
+    number,
+    percent,
+    plural,
+    printable,
+    spread_of,
+)
 from cifar10.report.sweep.importance import FEWEST, importances
 from cifar10.report.sweep.jobs import Job, Setting, Sweep, numbers_of, written
 
@@ -20,21 +31,21 @@ HIGHLIGHTED = 3  # jobs among the learning curves
 def leaderboard(sweep: Sweep) -> Iterator[Block]:
     """A row for each setting with a result."""
     if sweep.shared:
-        yield Paragraph(f"All jobs: {printable(written(sweep.shared))}.")
+        yield Paragraph(f"All jobs: {written(sweep.shared)}.")
     if not sweep.ranked:
         return
     several = any(len(setting.results(sweep.objective.name)) > 1 for setting in sweep.ranked)
     names = [objective.name for objective in sweep.objectives]
     front = [*map(id, sweep.front)] if len(names) > 1 else []
-    header = ["rank", *map(printable, sweep.keys), *names, *(["seeds"] if several else []), "time", "epochs", "jobs"]
+    header = ["rank", *names, *(["seeds"] if several else []), *map(printable, sweep.keys), "time", "epochs", "jobs"]
     rows = []
     for rank, setting in enumerate(sweep.ranked[:MOST_ROWS], start=1):
         spreads = [setting.spread(name) for name in names]
         rows.append([
             f"{rank}{f'{SPACE}◆' if id(setting) in front else ''}",
-            *(printable(value) or UNKNOWN for value in setting.values.values()),
-            *map(spread_of, spreads),
+            *(spread_of(spread, figure) for spread in spreads),
             *([str(spreads[0]["n"])] if several else []),
+            *(printable(value) or UNKNOWN for value in setting.values.values()),
             duration(mean_of(setting, "seconds")), number(mean_of(setting, "epochs"), 0), jobs_of(setting),
         ])  # fmt: skip
     yield Table(header, rows)
@@ -46,6 +57,11 @@ def leaderboard(sweep: Sweep) -> Iterator[Block]:
     )
     if notes:
         yield Paragraph(" ".join(notes), "note")
+
+
+def figure(value: float | None) -> str:
+    """A metric, or a number of operations."""
+    return number(value) if value is None or abs(value) < 1000 else engineering(value, "").rstrip()
 
 
 def mean_of(setting: Setting, name: str) -> float | None:
@@ -134,7 +150,7 @@ def curves(sweep: Sweep) -> Iterator[Block]:
     for job in sweep.jobs:
         epochs, values = points_of(job, metric)
         if epochs:
-            result = number(job.value(sweep.objective.name))
+            result = figure(job.value(sweep.objective.name))
             drawn.append({"epochs": epochs, "values": values, "status": job.status, "place": place.get(job.number),
                           "name": f"job {job.number}: {sweep.objective.name} {result}"})  # fmt: skip
     caption = f"{metric} of {plural(len(drawn), 'job')}, epoch by epoch."
@@ -164,7 +180,7 @@ def ended_early(sweep: Sweep) -> Iterator[Block]:
     rows = [
         [str(job.number), f"{job.status} after {plural(job.epochs, 'epoch')}, {duration(job.seconds)}"
          if job.rows else f"{job.status} at once", printable(job.reason) or UNKNOWN,
-         printable(written({key: job.overrides.get(key, "") for key in sweep.differing}))]
+         written({key: job.overrides.get(key, "") for key in sweep.differing})]
         for job in shown
     ]  # fmt: skip
     yield Table(["job", "", "why", "settings"], rows, words=True)
