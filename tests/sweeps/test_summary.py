@@ -55,11 +55,11 @@ def table(text: str, first: str) -> list[list[str]]:
 
 
 def test_the_best_job_is_first_and_those_without_a_result_last(folder):
-    assert [job["job"] for job in sweep.read_jobs(folder)] == [5, 3, 1, 0, 2, 4, 6]
+    assert [job.number for job in sweep.read_sweep(folder).best_first] == [5, 3, 1, 0, 2, 4, 6]
 
 
 def test_the_table_names_what_differs_and_one_line_what_all_share(folder):
-    text = sweep.describe(sweep.read_jobs(folder), folder)
+    text = sweep.describe(sweep.read_sweep(folder), folder)
     header, best, *rows = table(text, "job")
     assert header == ["job", "model", "seed", "val/acc", "val/loss", "time", "epochs"]
     assert best == ["5", "b0", "2", "0.9500", "0.4000", "1:02:05", "8"]
@@ -69,16 +69,16 @@ def test_the_table_names_what_differs_and_one_line_what_all_share(folder):
 
 
 def test_the_columns_line_up(folder):
-    lines = sweep.describe(sweep.read_jobs(folder), folder).splitlines()
+    lines = sweep.describe(sweep.read_sweep(folder), folder).splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("  job"))
     seed = lines[start].index("seed")
     assert [line[seed - 1 : seed + 2].strip() for line in lines[start + 1 : start + 8]] == list("2010210")
 
 
 def test_a_long_value_is_cut_in_the_table_alone(folder):
-    jobs = sweep.read_jobs(folder)
-    assert max(len(cell) for row in table(sweep.describe(jobs, folder), "job") for cell in row) == sweep.WIDTH
-    sweep.write_csv(jobs, folder / "summary.csv")
+    found = sweep.read_sweep(folder)
+    assert max(len(cell) for row in table(sweep.describe(found, folder), "job") for cell in row) == sweep.WIDTH
+    sweep.write_csv(found, folder / "summary.csv")
     with (folder / "summary.csv").open() as file:
         rows = {row["job"]: row for row in csv.DictReader(file)}
     assert rows["6"]["model"] == rows["0"]["model.weights"] == LONG
@@ -88,7 +88,7 @@ def test_a_long_value_is_cut_in_the_table_alone(folder):
 
 
 def test_seeds_are_summed_up_as_numpy_does_it(folder):
-    text = sweep.describe(sweep.read_jobs(folder), folder)
+    text = sweep.describe(sweep.read_sweep(folder), folder)
     rows = {row[0]: row[1:] for row in table(text, "model")}
     assert list(rows) == ["model", "b0", "cnn", LONG[: sweep.WIDTH - 3] + "..."]
     assert rows["model"] == ["mean", "sd", "n"]
@@ -99,14 +99,14 @@ def test_seeds_are_summed_up_as_numpy_does_it(folder):
 def test_there_is_no_table_over_seeds_where_settings_have_one_seed_each(tmp_path):
     write_job(tmp_path, 0, {"model": "cnn", "seed": "0"}, **figures(0.7))
     write_job(tmp_path, 1, {"model": "b0", "seed": "0"}, **figures(0.9))
-    assert "over seeds" not in sweep.describe(sweep.read_jobs(tmp_path), tmp_path)
+    assert "over seeds" not in sweep.describe(sweep.read_sweep(tmp_path), tmp_path)
 
 
 def test_a_csv_that_cannot_be_written_whole_leaves_the_earlier_one(folder, monkeypatch):
     (folder / "summary.csv").write_text("earlier")
     monkeypatch.setattr(csv.DictWriter, "writerows", lambda self, rows: next(iter([])))
     with pytest.raises(StopIteration):
-        sweep.write_csv(sweep.read_jobs(folder), folder / "summary.csv")
+        sweep.write_csv(sweep.read_sweep(folder), folder / "summary.csv")
     assert (folder / "summary.csv").read_text() == "earlier"
 
 
@@ -125,8 +125,8 @@ def test_a_sweep_ends_with_its_table_also_where_a_job_failed(command, tiny, tmp_
     quick = [*tiny, "logger=null", "callbacks.dashboard=null", "hydra.sweep.dir=outputs/mine"]
     assert command("train.py", "-m", *quick, "data.image_size=32,8", "seed=0,1") == 1
     assert "all: data=shapes" in command.out and "python evaluate.py 'runs=[outputs/mine]'" in command.out
-    assert "outputs/mine/summary.csv" in command.out and "validation accuracy over seeds" in command.out
-    assert "job 2 failed: data.image_size=8: 3 blocks need at least 22 pixels" in command.out
+    assert "outputs/mine/summary.csv" in command.out and "val/acc over seeds" in command.out
+    assert "jobs 2, 3 failed: data.image_size=8: 3 blocks need at least 22 pixels" in command.out
     rows = read_csv(tmp_path / "outputs" / "mine")
     assert [row["status"] for row in rows] == ["finished", "finished", "failed", "failed"]
     accs = [float(row["val/acc"]) for row in rows[:2]]
@@ -159,4 +159,4 @@ def test_more_seeds_of_the_experiment_are_one_argument(command, capsys, tmp_path
         command("train.py", "experiment=data_efficiency", "model=cnn", "seed=0,1", "hydra.sweep.dir=outputs/mine")
     rows = read_csv(tmp_path / "outputs" / "mine")
     assert len({(row["data.train_size"], row["seed"]) for row in rows}) == len(rows) == 6 * 2
-    assert "job 0 failed: ZeroDivisionError: division by zero" in capsys.readouterr().out
+    assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 failed: ZeroDivisionError: division by zero" in capsys.readouterr().out

@@ -35,10 +35,7 @@ def compose(sweep: Sweep) -> Document:
     return Document(
         title=printable(f"Sweep of {keys}"),
         subtitle=printable(f"{sweep.name}: {states(sweep)}"),
-        lead=[
-            *headline(sweep),
-            *(Code(what.capitalize(), printable(command)) for what, command in sweep.commands.items()),
-        ],
+        lead=[*headline(sweep), *(Code(what.capitalize(), printable(text)) for what, text in sweep.commands.items())],
         sections=[Section(key, title, blocks) for key, title, build in SECTIONS if (blocks := list(build(sweep)))],
     )
 
@@ -62,9 +59,8 @@ def headline(sweep: Sweep) -> Iterator[Block]:
     """The best setting, and by what it was chosen."""
     objective = sweep.objective
     if any(job.figures.get("synthetic") for job in sweep.jobs):
-        yield Paragraph(
-            "Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.", "warning"
-        )
+        yield Paragraph("Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.",
+                        "warning")  # fmt: skip
     if not sweep.ranked:
         yield Paragraph(f"No job has finished with a {objective.name} yet.", "lead")
         return

@@ -23,7 +23,7 @@ from cifar10.report.numbers import (
 from cifar10.report.sweep.importance import FEWEST, importances
 from cifar10.report.sweep.jobs import Job, Setting, Sweep, numbers_of, written
 
-MOST_ROWS = 50  # of a table
+MOST_ROWS = 25  # of a table
 MOST_AXES = 8
 HIGHLIGHTED = 3  # jobs among the learning curves
 
