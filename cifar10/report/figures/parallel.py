@@ -48,16 +48,13 @@ def parallel_figure(
         places[-1, ended] = scales[objective].places
     rows = np.arange(len(scales))
     order = np.argsort(results if lower_is_better else -results, kind="stable")[: ended.sum()]
+    few = min(1.0, 30 / len(results))  # of many lines, only the best stay strong
     for index in np.flatnonzero(~ended):
-        axes.plot(places[:, index], rows, **PRUNED)
-    crowded = min(1.0, 30 / max(1, len(order)))  # of many lines, only the best stay strong
+        axes.plot(places[:, index], rows, **PRUNED | {"alpha": PRUNED["alpha"] * few})
     for rank, index in reversed(list(enumerate(order))):
         share = 1 - rank / max(1, len(order) - 1)
-        look = {
-            "color": COLOURS(share),
-            "alpha": (0.35 + 0.65 * share) * crowded + (1 - crowded) * share**8,
-            "linewidth": 1 + 1.2 * (rank == 0),
-        }
+        alpha = few * (0.35 + 0.65 * share) + (1 - few) * share**8
+        look = {"color": COLOURS(share), "alpha": alpha, "linewidth": 1 + 1.2 * (rank == 0)}
         axes.plot(places[:, index], rows, marker="o", markersize=3.5 + 2 * (rank == 0), clip_on=False, **look)
     axes.set_axis_off()
     looks = {"best": {"color": COLOURS(1.0), "linewidth": 2.2}, "middle": {"color": COLOURS(0.5)},

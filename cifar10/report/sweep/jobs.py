@@ -126,9 +126,12 @@ class Sweep:
 
     @cached_property
     def best_first(self) -> list[Job]:
-        return sorted(
-            self.jobs, key=lambda job: (*(each.key(job.value(each.name)) for each in self.objectives), job.number)
-        )
+        ties = Objective("val/loss", "min")
+
+        def key(job: Job) -> tuple[float, ...]:
+            return (*(each.key(job.value(each.name)) for each in (*self.objectives, ties)), job.number)
+
+        return sorted(self.jobs, key=key)
 
     @cached_property
     def settings(self) -> list[Setting]:

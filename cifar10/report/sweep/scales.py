@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 FEW = 7  # values, each of which has its tick
-ORDERS = 30  # times the least is the greatest of numbers whose logarithm is drawn
+ORDERS = 30  # times the least is the greatest of numbers whose logarithm is drawn, if most of them are small
 
 
 @dataclass
@@ -35,7 +35,8 @@ def scale_of(texts: Sequence[str]) -> Scale:
     if None in numbers:
         return categories(texts)
     values = np.array(numbers)
-    log = values.min() > 0 and values.max() >= ORDERS * values.min()
+    wide = values.min() > 0 and values.max() >= ORDERS * values.min()
+    log = wide and bool(np.median(values) < values.max() / 4)
     places = np.log10(values) if log else values
     distinct = dict(sorted(zip(places.tolist(), texts, strict=True)))
     if len(distinct) <= FEW:
