@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from cifar10.commandline.instantiate import check_hints
 from cifar10.errors import UserError, cause_of
-from cifar10.evaluation import predictions, robustness
+from cifar10.evaluation import predictions, robustness, selection
 from cifar10.inference import finished_runs as finished
 from cifar10.inference.finished_runs import FinishedRun, Settings
 from cifar10.report import comparison, numbers
@@ -25,6 +25,7 @@ log = logging.getLogger("evaluate")
 HINTS = {  # of conf/evaluate.yaml
     "run": str | None,
     "runs": str | list[str] | None,
+    "best": int | None,
     "names": list[str | int] | None,
     "labels": str | None,
     "output": str | None,
@@ -57,6 +58,15 @@ def settings_of(cfg: DictConfig) -> Settings:
 def published(cfg: DictConfig) -> bool:
     """Whether CIFAR-10-C's files are asked for; they are corruptions of the runs' own test images, not a test set."""
     return "data" in cfg and cfg.data.source == "cifar10c"
+
+
+def find(cfg: DictConfig) -> tuple[list[Path], dict[str, str]]:
+    """The folders to report, and how they were chosen, if they were."""
+    if cfg.best is None:
+        return finished.find(cfg.run, cfg.runs), {}
+    folders, text = selection.best_of(cfg.runs, cfg.best)
+    log.info(text)
+    return folders, {"chosen": text}
 
 
 def open_runs(folders: Sequence[Path], settings: Settings) -> tuple[Opened, list[str]]:
@@ -180,6 +190,8 @@ def conclude(folder: Path, results: dict, left_out: Sequence[str]) -> None:
             seeds = f"{len(found['seeds'])} seed{'s' * (len(found['seeds']) > 1)}"
             lines.append(f"  {found['name']:<{width}}  test accuracy {accuracy}  ({seeds})")
         lines += [found["verdict"] for found in results["comparisons"]]
+    if "chosen" in results:
+        lines.append(results["chosen"])
     if "corrected" in results:
         accuracies = (
             f"{row['name']} {numbers.spread_of(row['acc'], numbers.percent)}" for row in results["corrected"]["groups"]

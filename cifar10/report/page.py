@@ -60,6 +60,7 @@ def compose(found: Findings) -> Document:
     facts = found.groups[0].runs[0].facts
     lead = [Paragraph(one["verdict"], "lead") for one in found.comparisons] or [Paragraph(accuracy_of(found), "lead")]
     lead += [Paragraph(text) for text in headline.unequal_classes(found)]
+    lead += [Paragraph(found.results["chosen"])] if "chosen" in found.results else []
     if facts.get("synthetic"):
         lead.insert(0, Paragraph("Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.",
                                  "warning"))  # fmt: skip

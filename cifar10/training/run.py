@@ -6,6 +6,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -16,8 +17,11 @@ from cifar10.errors import UserError
 from cifar10.machine import commit, hardware
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
-from cifar10.run_folder import RunFolder, overrides_of, recipe, shown
+from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, recipe, shown
+from cifar10.sweeps.jobs import NOTES, PLAN
+from cifar10.sweeps.plan import read_plan
 from cifar10.training.cost import training_cost
+from cifar10.untrusted import key_of, read_list
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +137,7 @@ def conclude(
     best = {f"best/{name}": value for name, value in metrics.items()}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab; a resumed run takes this step back
-            logger.log_hyperparams(hyperparameters(cfg), best, trainer.global_step + 1)
+            logger.log_hyperparams(columns(cfg), best, trainer.global_step + 1)
         else:
             logger.log_hyperparams(hyperparameters(cfg))
             logger.log_metrics(best, trainer.global_step + 1)
@@ -186,3 +190,19 @@ def hyperparameters(cfg: DictConfig) -> dict[str, object]:
         for key, value in settings.items()
         if not key.endswith("_target_")
     }
+
+
+def columns(cfg: DictConfig) -> dict[str, object]:
+    """What TensorBoard's HPARAMS tab shows of a run: what its sweep varies, or what was given; then name and seed."""
+    hydra, run = HydraConfig.get(), RunFolder(cfg.output_dir)
+    given = read_list(run.overrides) if run.overrides.is_file() else overrides_of(hydra)
+    texts = {key_of(override): override.partition("=")[2] for override in given}
+    if hydra.mode == RunMode.MULTIRUN:
+        varied = read_plan(Path(hydra.sweep.dir) / NOTES / PLAN).settings
+        texts = {key: text for key, text in texts.items() if key in varied}
+    found = {}
+    for key, text in texts.items():
+        if not is_free(key, Free.RECIPE) and key.partition(".")[0] != "hydra":
+            value = OmegaConf.select(cfg, key)
+            found[key] = value if isinstance(value, int | float | str) else text
+    return found | {"name": cfg.name, "seed": cfg.seed}

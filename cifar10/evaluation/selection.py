@@ -1,0 +1,34 @@
+"""The best of a sweep, chosen on validation images before any test image is read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cifar10.errors import UserError
+from cifar10.sweeps.jobs import is_sweep
+from cifar10.sweeps.summary import read_sweep
+
+
+def best_of(runs: str | Sequence[str] | None, best: int) -> tuple[list[Path], str]:
+    """The runs of a sweep's best settings, all their seeds, best first; and a sentence that says so.
+
+    Raises UserError if `runs` is not one sweep, or none of its jobs has a result.
+    """
+    wanted = [runs] if isinstance(runs, str) else list(runs or ())
+    if best < 1:
+        raise UserError(f"best={best}: must be at least 1")
+    if len(wanted) != 1 or not is_sweep(folder := Path(wanted[0])):
+        raise UserError(f"best={best}: takes the best of one sweep; name its folder: 'runs=[outputs/sweeps/DATE_TIME]'")
+    sweep = read_sweep(folder)
+    name, chosen = sweep.objective.name, sweep.ranked[:best]
+    if not chosen:
+        raise UserError(f"best={best}: no job of {folder} has finished with a {name}")
+    jobs = [job for setting in chosen for job in setting.jobs if job.value(name) is not None]
+    folders = [folder / job.folder for job in jobs]
+    if any(not each.resolve().is_relative_to(folder.resolve()) for each in folders):
+        raise UserError(f"runs=[{folder}]: its notes name a run outside its folder")
+    seeds = f" with {len(jobs)} seeds" * (len(jobs) > len(chosen))
+    text = f"{len(chosen)} of {len(sweep.settings)} tried{seeds}, chosen by {name} on validation images."
+    text += (
+        " Being chosen flatters their validation figures; choosing once more by the test figures would flatter these."
+    )
+    return folders, text
