@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write
-from cifar10.report.sweep.jobs import Objective, mode_of
+from cifar10.metric_names import mode_of
+from cifar10.report.sweep.jobs import Objective
 from cifar10.run_folder import overrides_of
 from cifar10.untrusted import fits
 
@@ -79,5 +80,5 @@ def read_plan(file: Path) -> Plan:
 
 
 def objectives_of(plan: Plan) -> list[Objective]:
-    """A figure whose name does not tell whether lower is better is to be high."""
-    return [Objective(name, mode_of(name) or "max") for name in plan.objectives]
+    """With their directions; of what is no metric, time or operations for instance, less is better."""
+    return [Objective(name, mode_of(name) or "min") for name in plan.objectives]

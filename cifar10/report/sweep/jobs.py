@@ -1,7 +1,6 @@
 """A sweep's jobs as plain values: which settings are best, over seeds, and which none beats. Imports nothing heavy."""
 
 import math
-import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +9,6 @@ from functools import cached_property
 from cifar10.report.numbers import UNKNOWN, printable
 
 SEED = "seed"
-FEWER = {"loss", "error", "ece", "nll", "brier", "seconds", "time", "flops", "parameters", "bytes", "epochs"}
-MORE = {"acc", "accuracy", "f1", "auroc", "precision", "recall"}
-
-
-def mode_of(metric: str) -> str | None:
-    """Whether lower or higher is better, by a metric's name: "min", "max", or None if the name does not tell."""
-    words = set(re.split(r"[^a-z0-9]+", metric.lower()))
-    if words & FEWER:
-        return "min"
-    return "max" if words & MORE else None
 
 
 @dataclass(frozen=True)
