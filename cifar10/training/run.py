@@ -134,7 +134,8 @@ def conclude(
 
     metrics: of best.ckpt on validation. seconds: of training, validation included.
     """
-    best = {f"best/{name}": value for name, value in metrics.items()}
+    accuracy_first = sorted(metrics, key=lambda name: name != "val/acc")  # as HPARAMS shows them
+    best = {f"best/{name}": metrics[name] for name in accuracy_first}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab; a resumed run takes this step back
             logger.log_hyperparams(columns(cfg), best, trainer.global_step + 1)
@@ -193,7 +194,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, object]:
 
 
 def columns(cfg: DictConfig) -> dict[str, object]:
-    """What TensorBoard's HPARAMS tab shows of a run: what its sweep varies, or what was given; then name and seed."""
+    """What TensorBoard's HPARAMS tab shows of a run: what its sweep varies and the seed, or its name and what was given."""
     hydra, run = HydraConfig.get(), RunFolder(cfg.output_dir)
     given = read_list(run.overrides) if run.overrides.is_file() else overrides_of(hydra)
     texts = {key_of(override): override.partition("=")[2] for override in given}
@@ -205,4 +206,5 @@ def columns(cfg: DictConfig) -> dict[str, object]:
         if not is_free(key, Free.RECIPE) and key.partition(".")[0] != "hydra":
             value = OmegaConf.select(cfg, key)
             found[key] = value if isinstance(value, int | float | str) else text
-    return found | {"name": cfg.name, "seed": cfg.seed}
+    name = {} if hydra.mode == RunMode.MULTIRUN else {"name": cfg.name}
+    return found | {"seed": cfg.seed} | name
