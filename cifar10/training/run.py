@@ -194,7 +194,7 @@ def hyperparameters(cfg: DictConfig) -> dict[str, object]:
 
 
 def columns(cfg: DictConfig) -> dict[str, object]:
-    """What TensorBoard's HPARAMS tab shows of a run: what its sweep varies and the seed, or its name and what was given."""
+    """What TensorBoard's HPARAMS tab shows of a run: what its sweep varies and the seed, or all that was given."""
     hydra, run = HydraConfig.get(), RunFolder(cfg.output_dir)
     given = read_list(run.overrides) if run.overrides.is_file() else overrides_of(hydra)
     texts = {key_of(override): override.partition("=")[2] for override in given}
