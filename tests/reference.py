@@ -7,6 +7,7 @@ import functools
 import inspect
 import itertools
 import re
+import sys
 import typing
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import yaml
 from hydra.utils import get_class
 
 from cifar10.__main__ import COMMANDS
+from cifar10.commandline.command import PLUGINS
 from cifar10.commandline.instantiate import describe
 from cifar10.data.augmentation import POLICIES
 from cifar10.data.preprocessing import RESIZES
@@ -26,12 +28,13 @@ from cifar10.inference.export.steps import HINTS as EXPORT
 from cifar10.inference.predicting.output import WRITERS
 from cifar10.inference.predicting.steps import HINTS as PREDICT
 from cifar10.inference.serving.steps import HINTS as SERVE
+from cifar10.metric_names import METRICS
 from cifar10.models.classifier import OPTIMIZERS
 from cifar10.models.learning_rates import SCHEDULES
 from cifar10.run_folder import WATCHERS, Free, is_free
 from cifar10.training.build import COMPILE
-from cifar10.training.checks import METRICS
 
+sys.path.append(PLUGINS)  # as a command does, for the class of the search
 PROJECT = Path(__file__).parent.parent
 CONF, PAGE = PROJECT / "conf", PROJECT / "docs" / "configuration.md"
 HINTS = {
@@ -102,7 +105,7 @@ def read(file: Path) -> File:
     lines = text.splitlines()
     header = itertools.takewhile(lambda line: line.startswith("#"), lines)
     package = re.search(r"^# @package (\S+)$", text, re.MULTILINE)
-    prefix = package[1] if package else (file.parent.name if file.parent != CONF else "_global_")
+    prefix = package[1] if package else group_of(file).replace("/", ".")
     found = File(*split_header(header))
     for parent in parents(file):
         below = read(parent)
@@ -138,7 +141,7 @@ def walk(node: yaml.MappingNode, prefix: str, lines: list[str]) -> Iterator[tupl
     """Every key below a section, with its value as it is written, None of a section, and the comment beside it."""
     for name, value in node.value:
         key = f"{prefix}.{name.value}".lstrip(".")
-        is_section = isinstance(value, yaml.MappingNode)
+        is_section = isinstance(value, yaml.MappingNode) and bool(value.value)
         end = name.end_mark if is_section and not value.flow_style else value.end_mark
         _, _, comment = lines[end.line][end.column :].partition(" # ")
         if name.value == "defaults":
@@ -170,7 +173,9 @@ def documented(target: type | None, name: str) -> str:
     """What the docstring of one of our classes, or of a class that it builds on, says about an argument."""
     for one in inspect.getmro(target) if target else ():
         text = " ".join((one.__doc__ or "").split()) if one.__module__.startswith(("cifar10", "hydra_plugins")) else ""
-        if found := re.search(rf"(?:^|[.] )(?:\w+, )*{name}(?:, \w+)*: (.+?)(?:\. |\.?$)", text):
+        if found := re.search(
+            rf"(?:^|[.] )(?:\w+, )*{name}(?:, \w+)*: (.+?)\.?(?:(?<=\.) (?=[A-Z]|\w+(?:, \w+)*: )|$)", text
+        ):
             return found[1]
     return ""
 
@@ -178,7 +183,7 @@ def documented(target: type | None, name: str) -> str:
 def values_of(key: str, file: Path, target: type | None) -> str:
     """The values that a setting takes, in the words of the error about any other."""
     name = key.rpartition(".")[2]
-    command = file.stem if file.parent == CONF else file.parent.name
+    command = group_of(file) or file.stem
     hints = typing.get_type_hints(target.__init__) | OURS if target else HINTS.get(command, {})
     told = described(hints.get(name, object))
     path = key if target else f"{command}.{key}"
@@ -228,14 +233,19 @@ def groups() -> list[str]:
         if isinstance(one, dict)
     ]
     listed = [name.removeprefix("optional ").lstrip("/") for name in listed]
-    there = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
+    there = sorted({group_of(file) for file in CONF.glob("**/*.yaml")} - {"", "hydra/help"})
     return [*dict.fromkeys(name for name in listed if name in there), *(name for name in there if name not in listed)]
+
+
+def group_of(file: Path) -> str:
+    """The group of a file's choice, such as hydra/sweeper; empty for the file of a command."""
+    return file.parent.relative_to(CONF).as_posix().removeprefix(".")
 
 
 @functools.cache
 def known_keys() -> set[str]:
     """Every setting and section of the configuration files."""
-    files = [read(file) for file in CONF.rglob("*.yaml") if "hydra" not in file.relative_to(CONF).parts]
+    files = [read(file) for group in ("", *groups()) for file in (CONF / group).glob("*.yaml")]
     return {key for file in files for key in (*(one.key for one in file.settings), *file.sections)}
 
 
