@@ -52,16 +52,17 @@ CHOICES = {  # of settings that a table in the code decides about; by the end of
     **{"trainer.deterministic": [True, False, "warn"], "trainer.precision": ["auto", "one of Lightning's"]},
     **{"export.format": [*FORMATS, "safetensors"], "predict.format": WRITERS, "checkpoint": ["best", "last"]},
 }
+NO_MEANING = "**no meaning**"
 OF_EVALUATE = ("corruption",)  # groups of evaluate.py; all others are of train.py
 INTRODUCTION = """# Every setting
 
-Made from the code by `python -m tests.reference`; a test fails where it is out of date. `python train.py --help` and
-`python train.py --cfg job` print the same settings as your command composes them.
+Made from the code by `python -m tests.reference`; a test fails where it is out of date. `--help` after a command prints
+its settings with their defaults, `--cfg job` those that your command composes.
 
 `key=value` changes a setting, `+key=value` adds one that is marked with a + here, `group=choice` takes another choice
 of a group. A key that does not exist, and a value of the wrong type, is an error that says what there is. `null` is
-"none"; a list is `'key=[1,2]'`. Paths are relative to where the command is started. `${a.b}` is the value of another
-setting, `${oc.env:NAME,x}` that of an environment variable, or x.
+"none"; a list is `'key=[1,2]'`. What a setting may be is in brackets after its meaning. Paths are relative to where the
+command is started. `${a.b}` is the value of another setting, `${oc.env:NAME,x}` that of an environment variable, or x.
 
 The last column says where a setting of training may differ:
 
@@ -332,11 +333,12 @@ def unseen(rows: list[Setting], seen: set) -> list[Setting]:
 def table(rows: list[Setting], train: bool) -> Iterator[str]:
     if not rows:
         return
-    header = ["key", "default", "values", "meaning", *["may differ"] * train]
+    header = ["key", "default", "meaning", *["may differ"] * train]
     lines = [header, ["---"] * len(header)]
     for one in rows:
         default = "**required**" if one.default == "???" else f"`{one.default}`"
-        lines.append([f"`{'+' * one.added}{one.key}`", default, one.values, one.meaning, *[may_differ(one)] * train])
+        meaning = (one.meaning or NO_MEANING) + f" *({one.values})*" * bool(one.values)
+        lines.append([f"`{'+' * one.added}{one.key}`", default, meaning, *[may_differ(one)] * train])
     yield "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 

@@ -73,7 +73,7 @@ class Reader:
         if words[:1] != ["python"] or "serve" in words:
             return
         script, arguments = (words[1], words[2:]) if words[1] != "-m" else ("cifar10/__main__.py", words[3:])
-        arguments = [newest(argument) for argument in arguments]
+        arguments = [newest(argument).replace("=0,1,2", "=0,1") for argument in arguments]
         small = SMALL.get(words[3] if words[1] == "-m" else script, {})
         if script == "train.py" and not any(argument.startswith(("data=", "data.root=")) for argument in arguments):
             small = small | DRAWN | {"data.root": str(self.shapes_root)}
@@ -185,6 +185,5 @@ def test_the_reference_is_what_the_code_gives():
 
 
 def test_every_setting_has_a_meaning():
-    rows = re.findall(r"^\| `\+?(\S+)` \|[^|]*\|(?:[^|\\]|\\.)*\| *([^|]*?) *\|", reference.page(), re.MULTILINE)
-    assert len(rows) > 100
-    assert [key for key, meaning in rows if not meaning] == []
+    rows = [row for row in reference.page().splitlines() if row.startswith("| `")]
+    assert len(rows) > 100 and [row for row in rows if reference.NO_MEANING in row] == []
