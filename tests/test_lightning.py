@@ -103,8 +103,10 @@ def test_raw_pixels_of_any_size_can_be_given_to_the_model(data):
         assert model(pixels.repeat(1, 1, 2, 3)).shape == (4, 10)
 
 
-def test_the_readme_s_example_from_python_runs_as_it_stands(shapes_root, tmp_path, monkeypatch):
-    code = re.search(r"\*\*From Python\*\*.*?```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)[1]
+def test_the_example_from_python_runs_as_it_stands(shapes_root, tmp_path, monkeypatch):
+    code = re.search(
+        r"## From Python.*?```python\n(.*?)```", (PROJECT / "docs" / "own-model.md").read_text(), re.DOTALL
+    )[1]
     code = code.replace('root="data"', f'root="{shapes_root}", source="shapes"').replace("max_epochs=3", "max_epochs=1")
     monkeypatch.chdir(tmp_path)
     found = {}

@@ -13,8 +13,8 @@ from cifar10.errors import UserError
 class NaNGuard(pl.Callback):
     """Stop at a training loss that is NaN or infinite, and save no weights that are.
 
-    Raises UserError with the step, its learning rates and the last good checkpoint. Reading a loss stalls a GPU, so
-    there, and with several processes, losses are read every `every_n_steps`; the step reported is exact nonetheless.
+    every_n_steps: how often losses are read on a GPU, which that stalls, and with several processes; on a CPU, always.
+    Raises UserError with the exact step, its learning rates and the last good checkpoint.
     Lightning's `detect_anomaly` checks every operation of the backward pass, at several times the cost.
     """
 

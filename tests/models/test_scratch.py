@@ -82,16 +82,16 @@ def configured(command, tiny, tmp_path, mlp):
     return lambda *more: command("train.py", "--config-dir", str(tmp_path / "conf"), "model=mlp", *tiny, *more)
 
 
-def readme_file(name: str) -> str:
-    """The file that the README shows under this name."""
-    blocks = re.findall(r"```\w+\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+def shown_file(name: str) -> str:
+    """The file that docs/own-model.md shows under this name."""
+    blocks = re.findall(r"```\w+\n(.*?)```", (PROJECT / "docs" / "own-model.md").read_text(), re.DOTALL)
     [file] = [block for block in blocks if f"# {name}\n" in block]
     return file
 
 
-def test_the_network_in_the_readme_is_trained_and_evaluated(configured, command, tmp_path):
-    (tmp_path / "networks" / "mlp.py").write_text(readme_file("cifar10/models/networks/mlp.py"))
-    (tmp_path / "conf" / "model" / "mlp.yaml").write_text(readme_file("conf/model/mlp.yaml"))
+def test_the_network_in_the_documentation_is_trained_and_evaluated(configured, command, tmp_path):
+    (tmp_path / "networks" / "mlp.py").write_text(shown_file("cifar10/models/networks/mlp.py"))
+    (tmp_path / "conf" / "model" / "mlp.yaml").write_text(shown_file("conf/model/mlp.yaml"))
     settings = ["model.network.hidden=8", "hydra.run.dir=run", "+trainer.limit_train_batches=1"]
     assert configured(*settings) == 0, command.err
     assert "mlp: 24,674 parameters" in command.out  # 3,072 x 8 + 8 and 8 x 10 + 10
