@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError, cause_of, one_line
-from cifar10.processes import rank_zero_ends
 from cifar10.run_folder import overrides_of
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -44,9 +43,8 @@ def in_a_line(error: Exception, config_name: str) -> UserError:
 
 
 def fail(error: UserError) -> NoReturn:
-    """End the program with the error's line and exit code; a worker stays silent if rank 0 has reported it."""
-    if not rank_zero_ends():
-        print("error:", one_line(error), file=sys.stderr)
+    """End the program with the error's line and exit code."""
+    print("error:", one_line(error), file=sys.stderr)
     sys.exit(error.exit_code)
 
 
