@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import ModelParallelStrategy
 
 from cifar10.callbacks.checkpoint import AtomicCheckpointIO, mode_of
 from cifar10.callbacks.progress_bar import ProgressBar
@@ -81,10 +82,14 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     if settings.get("benchmark") is None:
         settings["benchmark"] = not settings.get("deterministic")
     settings["precision"] = resolve_precision(settings.get("precision", "auto"), accelerator)
-    settings["strategy"] = resolve_strategy(settings.get("strategy", "auto"), several, callbacks)
+    strategy = resolve_strategy(settings.pop("strategy", "auto"), several, callbacks)
+    if strategy == "fsdp":
+        count = (len(devices) if isinstance(devices, list) else devices) * settings.get("num_nodes", 1)
+        strategy = build_sharding(count, cfg)
     logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
     node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
-    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
+    given = {"callbacks": callbacks, "logger": logger, "strategy": strategy, "plugins": [AtomicCheckpointIO()]}
+    trainer = make("trainer", node, pl.Trainer, **given)
     check_processes(trainer.num_devices, trainer.num_nodes)
     for key in ("batch_size", "eval_batch_size"):  # with two, none is left without an image in smaller batches
         if trainer.world_size > 1 and cfg.data[key] < 2 * trainer.world_size:
@@ -127,6 +132,13 @@ def resolve_strategy(strategy: str, several: bool, callbacks: list[pl.Callback])
     """ "auto", but for two phases on several devices a DDP that lets the set of trainable parameters change."""
     two_phases = any(isinstance(callback, TwoPhaseFineTuning) for callback in callbacks)
     return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and several else strategy
+
+
+def build_sharding(processes: int, cfg: DictConfig) -> ModelParallelStrategy:
+    """FSDP2 over all processes, with checkpoints that are whole. UserError for what does not work with it."""
+    if (cfg.callbacks.get("feature_caching") or {}).get("views"):
+        raise UserError("callbacks.feature_caching.views: must be 0 with trainer.strategy=fsdp, or use trainer=ddp")
+    return ModelParallelStrategy(processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
 def compile_mode(setting: object) -> str | None:
