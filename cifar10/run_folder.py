@@ -43,7 +43,8 @@ SETTINGS = {
     key: free
     for free, keys in {
         Free.RECIPE | Free.RESUME | Free.SWEEP: (
-            *("data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.enable_progress_bar"),
+            *("data.root", "data.cache", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
+            "trainer.enable_progress_bar",
         ),
         Free.RECIPE | Free.RESUME: (
             *("data.eval_batch_size", "model.weights", "trainer.strategy", "trainer.benchmark", "trainer.max_time"),
@@ -55,7 +56,7 @@ SETTINGS = {
             *("callbacks.epoch_log", "trainer.deterministic", "trainer.default_root_dir"),
             "trainer.num_sanity_val_steps",
         ),
-        Free.RESUME: ("trainer.max_epochs", "trainer.precision", "trainer.compile", "trainer.num_nodes"),
+        Free.RESUME: ("trainer.max_epochs", "trainer.precision", "trainer.compile"),
         Free.RESUME | Free.SWEEP: ("hydra",),
     }.items()
     for key in keys

@@ -1,18 +1,17 @@
-"""Two processes that train together give the answer of one: the same images, metrics, decisions, weights and files."""
+"""Several processes that train together give the answer of one: the same images, decisions, weights and files."""
 
 import csv
 import json
-import os
-import subprocess
-import sys
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests import seen
+from tests.launching import by_lightning, by_srun, by_torchrun, can_make_hosts, on_two_hosts
 
-PROJECT = Path(__file__).parent.parent
 # Numbers that nothing divides: 163 images in batches of 27 and 28, 37 to validate in batches of 9 and 10. In double
 # precision: in single one, a rounding error decides every few steps which of two pixels is the maximum of a pool.
 ODD = ["data.val_size=37", "data.batch_size=31", "data.eval_batch_size=10", "trainer.max_epochs=2",
@@ -31,14 +30,6 @@ CASES = {
 }  # fmt: skip
 
 
-def together(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """`train.py` in two processes, from a folder."""
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-    environment.pop("CIFAR10_WEIGHTS", None)
-    command = [sys.executable, str(PROJECT / "train.py"), *arguments, "trainer.accelerator=cpu", "trainer.devices=2"]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
-
-
 def rows(run: Path) -> list[dict[str, float]]:
     with (run / "metrics.csv").open() as file:
         return [{key: float(value) for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
@@ -55,7 +46,7 @@ def test_two_processes_give_the_answer_of_one(command, tiny, tmp_path, record_pr
     both = [*tiny, *ODD, *CASES[case]]
     probe = "+callbacks.seen={{_target_: tests.seen.Seen, folder: {}}}"
     assert command("train.py", *both, "hydra.run.dir=one", probe.format("seen_one"), "trainer.accelerator=cpu") == 0
-    result = together(tmp_path, *both, "hydra.run.dir=two", probe.format("seen_two"))
+    result = by_lightning(tmp_path, *both, "hydra.run.dir=two", probe.format("seen_two"))
     assert result.returncode == 0, result.stderr
     one, two = tmp_path / "one", tmp_path / "two"
 
@@ -100,7 +91,7 @@ def test_two_processes_with_batch_normalisation_give_the_same_bits_twice(tiny, t
     ]
     for name in ("one", "two"):
         arguments = [*tiny, *ODD[:-1], *B0, *phases, "trainer.deterministic=true", f"hydra.run.dir={name}"]
-        result = together(tmp_path, *arguments)
+        result = by_lightning(tmp_path, *arguments)
         assert result.returncode == 0, result.stderr
         run = tmp_path / name
         losses = [row["val/loss"] for row in rows(run)]
@@ -111,12 +102,86 @@ def test_two_processes_with_batch_normalisation_give_the_same_bits_twice(tiny, t
     assert rows(tmp_path / "one") == rows(tmp_path / "two")
 
 
-@pytest.mark.slow
-def test_two_processes_go_on_with_an_interrupted_run(tiny, tmp_path):
-    assert together(tmp_path, *tiny, "hydra.run.dir=run").returncode == 0
-    result = together(tmp_path, "resume=run", "trainer.max_epochs=2")
+def four_by_lightning(folder, *arguments):
+    return by_lightning(folder, *arguments, devices=4)
+
+
+@pytest.fixture(scope="module")
+def alone(shapes_root, tmp_path_factory):
+    """A run of one process, and its arguments."""
+    folder = tmp_path_factory.mktemp("alone")
+    small = ["data=shapes", f"data.root={shapes_root}", "trainer.enable_progress_bar=false", *ODD, *CNN]
+    result = by_lightning(folder, *small, "hydra.run.dir=run", devices=1)
     assert result.returncode == 0, result.stderr
-    assert [row["epoch"] for row in rows(tmp_path / "run")] == [0, 1] and result.stdout.count("epoch 2/2") == 1
+    return folder / "run", small
+
+
+def difference(run, other):
+    """The largest difference between two runs' last weights."""
+    ours, theirs = (state(each, "last.ckpt")["state_dict"] for each in (run, other))
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[key].double() - theirs[key].double()).abs().max()) for key in ours)
+
+
+@pytest.mark.slow
+@pytest.mark.promise("same answers")
+@pytest.mark.parametrize("start", [four_by_lightning, by_torchrun, by_srun, on_two_hosts])
+def test_however_processes_are_started_they_end_where_one_does_in_one_folder(alone, tmp_path, record_property, start):
+    if start is on_two_hosts and not can_make_hosts():
+        pytest.skip("two hosts on one machine take root, and the command ip")
+    run, small = alone
+    result = start(tmp_path, *small)
+    assert result.returncode == 0, result.stderr
+    [folder] = tmp_path.glob("outputs/*/*")
+    assert difference(folder, run) < 1e-7
+    assert [result.stdout.count(line) for line in ("loading PyTorch", "DRAWN IMAGES", "epoch 2/", "done\n")] == [1] * 4
+    record_property("tried", f"{start.__name__}: the weights of one process, written and said once")
+
+
+@pytest.mark.slow
+@pytest.mark.promise("same answers")
+def test_a_run_killed_and_resumed_on_another_number_of_processes_ends_where_one_does(alone, tmp_path, record_property):
+    run, small = alone
+    dies = f"signals: [[7, null, {signal.SIGKILL:d}], [9, 0, {signal.SIGTERM:d}]]"
+    dies = f"+callbacks.dies={{_target_: tests.launching.Signals, folder: sent, {dies}}}"
+    killed = by_lightning(tmp_path, *small, dies, "trainer.checkpoint_every_n_steps=4", "hydra.run.dir=run")
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    stopped = by_lightning(tmp_path, "resume=run", devices=1)
+    assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
+    resumed = by_lightning(tmp_path, "resume=run", devices=4)
+    assert resumed.returncode == 0, resumed.stderr
+    assert difference(tmp_path / "run", run) < 1e-7
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == [0, 1]
+    record_property("tried", "2 processes killed, resumed with 1, stopped, resumed with 4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [by_lightning, by_torchrun])
+def test_a_process_that_dies_ends_the_others_with_a_line(alone, tmp_path, start):
+    dies = f"+callbacks.dies={{_target_: tests.launching.Signals, folder: sent, signals: [[4, 1, {signal.SIGKILL:d}]]}}"
+    begun = time.monotonic()
+    result = start(tmp_path, *alone[1], dies)
+    assert result.returncode != 0 and time.monotonic() - begun < 200, "it neither ends well nor hangs"
+    told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(told) == 1 and "lost another process" in told[0], result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.promise("same answers")
+def test_a_network_in_shards_ends_where_one_process_does_and_its_checkpoint_is_whole(alone, command, tmp_path):
+    run, small = alone
+    result = by_lightning(tmp_path, *small, "trainer=fsdp", "hydra.run.dir=run")
+    assert result.returncode == 0, result.stderr
+    assert difference(tmp_path / "run", run) < 1e-7
+    assert command("evaluate.py", "run=run") == 0, command.err
+
+
+@pytest.mark.promise("bad inputs")
+def test_several_hosts_without_a_launcher_are_refused(command, tiny):
+    assert command("train.py", *tiny, "trainer=ddp", "trainer.accelerator=cpu", "trainer.num_nodes=2") == 1
+    assert command.err == "error: trainer.num_nodes=2: start it with torchrun or srun, see docs/cluster.md\n"
+    assert command("train.py", *tiny, "trainer=ddp", "trainer.num_nodes=0") == 1
+    assert command.err == "error: trainer.num_nodes=0: must be a whole number from 1 up\n"
 
 
 @pytest.mark.promise("bad inputs")
@@ -134,7 +199,7 @@ def test_a_batch_too_small_for_two_processes_is_refused_before_they_start(comman
 @pytest.mark.promise("bad inputs")
 def test_a_mistake_that_both_processes_meet_is_told_in_one_line(tiny, tmp_path):
     nowhere = "+callbacks.two_phase._target_=cifar10.callbacks.two_phase.TwoPhaseFineTuning"  # the CNN has no backbone
-    result = together(tmp_path, *tiny, nowhere)
+    result = by_lightning(tmp_path, *tiny, nowhere)
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         "error: callbacks.two_phase: ScratchClassifier has no backbone to freeze; remove it"
@@ -143,8 +208,9 @@ def test_a_mistake_that_both_processes_meet_is_told_in_one_line(tiny, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.promise("sweeps")
-def test_a_sweep_of_runs_in_two_processes_has_one_folder_and_one_table(tiny, tmp_path):
-    result = together(tmp_path, "-m", *tiny, "seed=0,1")
+@pytest.mark.parametrize("start", [by_lightning, by_torchrun])
+def test_a_sweep_of_runs_in_two_processes_has_one_folder_and_one_table(tiny, tmp_path, start):
+    result = start(tmp_path, "-m", *tiny, "seed=0,1")
     assert result.returncode == 0, result.stderr
     [sweep] = tmp_path.glob("outputs/*/*")
     assert {path.parent.name for path in sweep.glob("*/run.json")} == {"0", "1"}

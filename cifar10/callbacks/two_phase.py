@@ -10,6 +10,7 @@ from torch import nn
 from cifar10.errors import UserError
 from cifar10.metric_names import mode_of
 from cifar10.models.learning_rates import Schedule, check_schedule, optimizer_steps
+from cifar10.models.sharding import load_whole_state, whole_state
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class TwoPhaseFineTuning(pl.Callback):
         if loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, epoch
             if self.phase(epoch) == 1:
-                self.best_head = {key: value.detach().clone() for key, value in pl_module.head.state_dict().items()}
+                self.best_head = whole_state(pl_module.head)
         elif self.patience is not None and epoch - self.best_epoch >= self.patience:
             if self.phase(epoch) == 1:
                 self.switch_epoch = epoch + 1
@@ -112,7 +113,7 @@ class TwoPhaseFineTuning(pl.Callback):
     def _switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the best head, and forget phase 1's optimizer state and score."""
         if self.best_head is not None:
-            pl_module.head.load_state_dict(self.best_head)
+            load_whole_state(pl_module.head, self.best_head)
             log.info("phase 2 begins with the best head, from epoch %d", self.best_epoch + 1)
         else:
             log.info("phase 2 begins")

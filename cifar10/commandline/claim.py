@@ -13,7 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar10.commandline.error_messages import fail
 from cifar10.errors import FolderBusy, UserError
 from cifar10.files import locked, remove_leftovers
-from cifar10.processes import is_worker
 from cifar10.run_folder import RunFolder, overrides_of, quoted
 from cifar10.sweeps.study import is_search
 from cifar10.sweeps.summary import SweepNotes
@@ -51,8 +50,6 @@ def claim(config: DictConfig, key: str, resumed: bool) -> None:
 
     A folder that holds a run is refused as well, unless the run is resumed.
     """
-    if is_worker:  # rank 0 has the folder
-        return
     named = resumed or any(key_of(override) == key for override in overrides_of(config.hydra, "hydra"))
     try:
         HydraConfig.instance().set_config(config)  # for ${hydra:...}

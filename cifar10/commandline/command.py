@@ -23,7 +23,7 @@ from cifar10.commandline.lightning_log import filter_lightning
 from cifar10.commandline.resume import STORED, resume_run, resumed_folder, split
 from cifar10.errors import FolderBusy
 from cifar10.machine import keep_freed_memory
-from cifar10.processes import SWEEP, is_worker, rank_zero_ends, sweep_arguments
+from cifar10.processes import dismiss, is_worker, jobs, leader_ends, led
 from cifar10.run_folder import RunFolder, quoted
 from cifar10.signals import REQUEUE, Interrupted, signals
 from cifar10.sweeps.jobs import is_sweep, resume_sweep, taken_up
@@ -52,6 +52,8 @@ class Command:
 
     def run(self) -> None:
         """What `python train.py ...` does."""
+        if is_worker:
+            return self.follow()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
         logging.raiseExceptions = False  # a log file that cannot be written is no reason for a traceback
         threading.excepthook = quiet_threads
@@ -64,15 +66,37 @@ class Command:
         except KeyboardInterrupt:  # before the job began
             sys.exit(128 + signal.SIGINT)
         except Interrupted as stopped:
-            if stopped.signum in REQUEUE and not is_worker:
+            if stopped.signum in REQUEUE:
                 slurm.requeue()
             raise
         except Exception as error:
-            if rank_zero_ends():
-                sys.exit(1)
             if self.tracebacks or (self.composed and not is_known(error)):
                 raise
             fail(in_a_line(error, self.config_name))
+        finally:
+            dismiss()
+
+    def follow(self) -> None:
+        """What every process but rank 0 does: the jobs that rank 0 composes, in silence; only training has any."""
+        if self.config_name != "train":
+            return
+        speaks = logging.StreamHandler()
+        speaks.setLevel(logging.ERROR)
+        logging.basicConfig(handlers=[speaks])
+        filter_lightning()
+        keep_freed_memory()
+        for settings in jobs():
+            cfg = OmegaConf.create(settings)
+            OmegaConf.set_struct(cfg, True)
+            try:
+                with signals.watched():
+                    self.function(cfg)
+            except Exception as error:
+                if leader_ends():
+                    continue
+                if self.tracebacks or not is_known(error):
+                    raise
+                fail(in_a_line(error, self.config_name))
 
     def set_arguments(self) -> bool:
         """Put into `sys.argv` what Hydra is meant to read; returns whether a sweep is resumed."""
@@ -84,17 +108,15 @@ class Command:
             flags = [flag for flag in flags if flag not in ("-m", "--multirun")]  # the folder says which it is
             settings = (resume_sweep if sweep else resume_run)(folder, settings)
             flags += [] if sweep else ["--config-name", STORED]
-        sys.argv[1:] = [*flags, *settings, *sweep_arguments()]
+        sys.argv[1:] = [*flags, *settings]
         return sweep
 
     def job(self, cfg: DictConfig) -> object:
         """One run, or one job of a sweep; Hydra calls it with the composed configuration."""
+        if is_worker:  # a launcher has started all processes of this one job
+            return self.follow()
         self.composed, own = True, HydraConfig.get()
         sweep, keep = own.mode == RunMode.MULTIRUN, bool(cfg.get("resume"))
-        if is_worker:  # rank 0 says all this
-            logging.getLogger().setLevel(logging.ERROR)
-        if sweep:
-            os.environ[SWEEP] = str(Path(own.sweep.dir).absolute())
         try:
             check_added(cfg, own, self.config_name)
             if self.config_name == "train":
@@ -106,7 +128,10 @@ class Command:
                     return result
                 log.info("loading PyTorch and Lightning")  # takes a few seconds
                 filter_lightning()
-                return self.function(cfg)
+                if self.config_name != "train":
+                    return self.function(cfg)
+                with led(OmegaConf.to_container(cfg, resolve=True)):
+                    return self.function(cfg)
         except Exception as error:
             keep = keep or isinstance(error, FolderBusy) or not is_known(error)
             if not is_known(error) and sweep:  # a bug
@@ -132,7 +157,7 @@ def make_absolute(cfg: DictConfig, start: str) -> None:
 def remove_unused_folder(own: DictConfig) -> None:
     """Remove from the job's folder what Hydra put there, if it holds nothing else; own: Hydra's configuration."""
     folder = Path(own.runtime.output_dir)
-    if is_worker or folder == Path(own.runtime.cwd):
+    if folder == Path(own.runtime.cwd):
         return
     settings, log_file = folder / (own.output_subdir or ".hydra"), folder / f"{own.job.name}.log"
     run = RunFolder(folder)

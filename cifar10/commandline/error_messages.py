@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cifar10.errors import UserError, cause_of, one_line
-from cifar10.processes import rank_zero_ends
 from cifar10.run_folder import overrides_of
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -30,7 +29,9 @@ def is_known(error: Exception) -> bool:
     """Whether it is about what the user wrote, or the machine; anything else that a job raises is a bug."""
     kinds = UserError | HydraException | OmegaConfBaseException | OSError | MemoryError
     names = (kind.__name__ for kind in type(error).__mro__)  # Lightning's, which is not imported here
-    return isinstance(error, kinds) or lacks_memory(error) or "MisconfigurationException" in names
+    return (
+        isinstance(error, kinds) or lacks_memory(error) or lost_process(error) or "MisconfigurationException" in names
+    )
 
 
 def lacks_memory(error: Exception) -> bool:
@@ -39,14 +40,21 @@ def lacks_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words))
 
 
+def lost_process(error: Exception) -> bool:
+    """Whether another process of this training has gone, as gloo and NCCL say it."""
+    names = (kind.__name__ for kind in type(error).__mro__)
+    words = ("connection closed by peer", "connection reset by peer", "connection refused", "broken pipe")
+    gloo = isinstance(error, RuntimeError) and "gloo" in str(error) and any(w in str(error).lower() for w in words)
+    return gloo or "DistError" in names
+
+
 def in_a_line(error: Exception, config_name: str) -> UserError:
     return error if isinstance(error, UserError) else UserError(explain(error, config_name))
 
 
 def fail(error: UserError) -> NoReturn:
-    """End the program with the error's line and exit code; a worker stays silent if rank 0 has reported it."""
-    if not rank_zero_ends():
-        print("error:", one_line(error), file=sys.stderr)
+    """End the program with the error's line and exit code."""
+    print("error:", one_line(error), file=sys.stderr)
     sys.exit(error.exit_code)
 
 
@@ -65,6 +73,8 @@ def explain(error: Exception, config_name: str) -> str:
     if lacks_memory(error):
         smaller = "images=N" if config_name == "explore" else "data.batch_size, data.image_size or model"
         return f"not enough memory ({cause_of(error)}); try a smaller {smaller}"
+    if lost_process(error):
+        return f"lost another process of this training ({cause_of(error)}): it has ended, or its host; resume the run"
     if isinstance(error, OSError):
         what = f"{error.filename}: " if error.filename else ""
         trains = config_name == "train"

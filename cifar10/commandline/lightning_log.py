@@ -15,7 +15,10 @@ REMARKS = (  # in every run, on what the log says anyway or nobody asked for
 )
 
 
-SPEAKERS = tuple(f"pytorch_lightning.{module}" for module in ("utilities.rank_zero", "callbacks", "profilers", "tuner"))
+SPEAKERS = (
+    *(f"pytorch_lightning.{module}" for module in ("utilities.rank_zero", "callbacks", "profilers", "tuner")),
+    "lightning_fabric.strategies.launchers",  # says that another process has died, and kills this one
+)
 
 
 def filter_lightning() -> None:

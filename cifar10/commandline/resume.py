@@ -17,7 +17,6 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from cifar10.errors import UserError
-from cifar10.processes import is_worker
 from cifar10.run_folder import Free, RunFolder, is_free, quoted
 from cifar10.untrusted import key_of, read_list, refusal, setting_faults
 
@@ -54,7 +53,7 @@ def resume_run(folder: Path, settings: Sequence[str]) -> list[str]:
         key = key_of(setting)
         if key in refused:
             take_out(stored, key)
-        elif not is_free(key, Free.RESUME) and not is_worker:  # rank 0 may have stored what was given again
+        elif not is_free(key, Free.RESUME):
             raise UserError(
                 f"{key}: a resumed run keeps its own settings; trainer.max_epochs and where it runs"
                 " (trainer.devices, data.root, ...) can change"

@@ -30,7 +30,7 @@ def note_file(arguments: list[str]) -> Path:
 
 def note(arguments: list[str], hydra: DictConfig) -> None:
     """Record which folder the command with these arguments uses."""
-    if job() is not None and os.environ.get("SLURM_PROCID", "0") == "0":
+    if job() is not None:
         file = Path(hydra.runtime.cwd) / note_file(arguments)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else hydra.runtime.output_dir)

@@ -14,6 +14,7 @@ from cifar10.data.preprocessing import Preprocessing
 from cifar10.models.class_weights import check_class_weights, weights_of
 from cifar10.models.learning_rates import Schedule, ScheduledRates, check_schedule, optimizer_steps
 from cifar10.models.metrics import ClassificationMetrics
+from cifar10.models.sharding import shard
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,11 @@ class ImageClassifier(pl.LightningModule):
         several_gpus = self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda"
         if stage == "fit" and self.sync_batchnorm and several_gpus:
             convert_sync_batchnorm(self)  # PyTorch's own, which Lightning calls, loses timm's activations
+
+    def configure_model(self) -> None:
+        """Share the parameters out over the processes, if the trainer's strategy does that."""
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh["data_parallel"])
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch

@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write, locked, remove_leftovers
-from cifar10.processes import is_worker
 from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, quoted
 from cifar10.sweeps.plan import keep_plan
 from cifar10.untrusted import check_overrides, key_of
@@ -81,8 +80,8 @@ def taken_up(cfg: DictConfig) -> Iterator[float | None]:
     different settings.
     """
     hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN or is_worker:
-        yield None if hydra.mode != RunMode.MULTIRUN else begin(cfg, hydra, read_note(hydra))
+    if hydra.mode != RunMode.MULTIRUN:
+        yield None
         return
     run = RunFolder(hydra.runtime.output_dir)
     with locked(run.lock, f"{run}: another process is training in this folder; wait for it, or stop it first"):
@@ -98,14 +97,13 @@ def begin(cfg: DictConfig, hydra: DictConfig, note: dict | None) -> float | None
             f"job {hydra.job.num} began with different settings: the experiment has changed; start a new sweep"
         )
     failed = note is None or note["status"] == "failed"
-    if not is_worker:
-        if failed or not (run.summary.is_file() or run.last.is_file()):
-            for file in (run.summary, run.last, run.best, run.metrics):
-                file.unlink(missing_ok=True)
-            shutil.rmtree(run.tensorboard, ignore_errors=True)
-            if hydra.output_subdir is None:  # in a resumed sweep Hydra does not write it
-                run.write_settings(cfg, overrides_of(hydra), OmegaConf.create({"hydra": hydra}))
-        write_note(hydra, "unfinished")
+    if failed or not (run.summary.is_file() or run.last.is_file()):
+        for file in (run.summary, run.last, run.best, run.metrics):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(run.tensorboard, ignore_errors=True)
+        if hydra.output_subdir is None:  # in a resumed sweep Hydra does not write it
+            run.write_settings(cfg, overrides_of(hydra), OmegaConf.create({"hydra": hydra}))
+    write_note(hydra, "unfinished")
     if run.summary.is_file():
         log.info("this job has already finished: it is left as it is")
         return float(json.loads(run.summary.read_text())["val/acc"])

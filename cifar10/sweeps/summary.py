@@ -44,8 +44,6 @@ class SweepNotes(Callback):
     resumed = False  # whether it resumes that sweep
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        if is_worker:
-            return
         SweepNotes.folder = Path(config.hydra.sweep.dir)
         if not SweepNotes.resumed:
             for file in ("summary.csv", PAGE):  # an earlier sweep's

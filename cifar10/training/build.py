@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import ModelParallelStrategy
 
 from cifar10.callbacks.checkpoint import AtomicCheckpointIO
 from cifar10.callbacks.progress_bar import ProgressBar
@@ -20,6 +21,7 @@ from cifar10.errors import UserError
 from cifar10.metric_names import mode_of
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.networks.build import find_network
+from cifar10.processes import check_processes, is_worker, started_here
 from cifar10.training.checks import check_devices
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ def build_data(cfg: DictConfig) -> CIFAR10DataModule:
     if isinstance(views, int) and views > 0:  # before anything is written
         datamodule.augmentation.check_views(views)
     if not cfg.trainer.get("fast_dev_run"):
-        datamodule.keep_split(Path(cfg.output_dir))
+        datamodule.keep_split(Path(cfg.output_dir), write=not is_worker)
     datamodule.prepare_data()
     return datamodule
 
@@ -65,8 +67,10 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with its callbacks and logger, checked against the machine."""
     settings = OmegaConf.to_container(cfg.trainer, resolve=True)
     settings.pop("compile", None)
-    accelerator, devices = settings.get("accelerator", "auto"), settings.setdefault("devices", 1)
+    accelerator = settings.get("accelerator", "auto")
+    devices = settings["devices"] = resolve_devices(settings.get("devices", 1), accelerator)
     check_devices(accelerator, devices)
+    several = settings.get("num_nodes", 1) > 1 or devices != 1
     callbacks = [
         make(f"callbacks.{name}", node, pl.Callback) for name, node in cfg.callbacks.items() if node is not None
     ]
@@ -79,10 +83,15 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     if settings.get("benchmark") is None:
         settings["benchmark"] = not settings.get("deterministic")
     settings["precision"] = resolve_precision(settings.get("precision", "auto"), accelerator)
-    settings["strategy"] = resolve_strategy(settings.get("strategy", "auto"), devices, callbacks)
+    strategy = resolve_strategy(settings.pop("strategy", "auto"), several, callbacks)
+    if strategy == "fsdp":
+        count = (len(devices) if isinstance(devices, list) else devices) * settings.get("num_nodes", 1)
+        strategy = build_sharding(count, cfg)
     logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
     node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
-    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
+    given = {"callbacks": callbacks, "logger": logger, "strategy": strategy, "plugins": [AtomicCheckpointIO()]}
+    trainer = make("trainer", node, pl.Trainer, **given)
+    check_processes(trainer.num_devices, trainer.num_nodes)
     for key in ("batch_size", "eval_batch_size"):  # with two, none is left without an image in smaller batches
         if trainer.world_size > 1 and cfg.data[key] < 2 * trainer.world_size:
             raise UserError(
@@ -113,10 +122,24 @@ def check_interval(trainer: pl.Trainer, datamodule: CIFAR10DataModule) -> None:
         raise UserError(f"trainer.val_check_interval={interval}: an epoch has only {batches} batches")
 
 
-def resolve_strategy(strategy: str, devices: object, callbacks: list[pl.Callback]) -> str:
+def resolve_devices(devices: object, accelerator: str) -> object:
+    """ "auto" as the number of processes that torchrun or srun has started on this host, or of its GPUs."""
+    if devices != "auto":
+        return devices
+    return started_here() or max(1, 0 if accelerator == "cpu" else torch.cuda.device_count())
+
+
+def resolve_strategy(strategy: str, several: bool, callbacks: list[pl.Callback]) -> str:
     """ "auto", but for two phases on several devices a DDP that lets the set of trainable parameters change."""
     two_phases = any(isinstance(callback, TwoPhaseFineTuning) for callback in callbacks)
-    return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and devices != 1 else strategy
+    return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and several else strategy
+
+
+def build_sharding(processes: int, cfg: DictConfig) -> ModelParallelStrategy:
+    """FSDP2 over all processes, with checkpoints that are whole. UserError for what does not work with it."""
+    if (cfg.callbacks.get("feature_caching") or {}).get("views"):
+        raise UserError("callbacks.feature_caching.views: must be 0 with trainer.strategy=fsdp, or use trainer=ddp")
+    return ModelParallelStrategy(processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
 def compile_mode(setting: object) -> str | None:

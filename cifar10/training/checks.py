@@ -15,6 +15,7 @@ LEAST = {  # the lowest values of whole-number settings, where given
     "trainer.max_epochs": 1,
     "trainer.min_epochs": 0,
     "trainer.min_steps": 0,
+    "trainer.num_nodes": 1,
     "trainer.log_every_n_steps": 1,
     "trainer.check_val_every_n_epoch": 1,
     "trainer.accumulate_grad_batches": 1,
