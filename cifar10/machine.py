@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
     import torch
 
+CORES = "CIFAR10_CORES"  # the environment variable that limits a job of a sweep to its share
 CONTROL_GROUP = Path("/sys/fs/cgroup")  # the container's own
 
 # from glibc's malloc.h
@@ -39,7 +40,8 @@ def keep_freed_memory() -> None:
 
 def cores() -> int:
     """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(own, int(os.environ.get(CORES, own)))
 
 
 def free_memory() -> int:

@@ -56,8 +56,11 @@ SETTINGS = {
             *("callbacks.epoch_log", "trainer.deterministic", "trainer.default_root_dir"),
             "trainer.num_sanity_val_steps",
         ),
-        Free.RESUME: ("trainer.max_epochs", "trainer.precision", "trainer.compile"),
-        Free.RESUME | Free.SWEEP: ("hydra",),
+        Free.RESUME: ("trainer.max_epochs", "trainer.precision", "trainer.compile", "hydra"),
+        Free.RESUME | Free.SWEEP: (
+            *("hydra.launcher", "hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.verbose"),
+            *("hydra.job_logging", "hydra.hydra_logging", "hydra.job.env_set", "hydra.job.env_copy"),
+        ),
     }.items()
     for key in keys
 }
@@ -239,12 +242,6 @@ def argument(key: str, path: str | Path) -> str:
 def quoted(text: str | Path) -> str:
     """Text as Hydra reads it back: quoted unless it is plain."""
     text = str(text)
-    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text, re.ASCII) and text.lower() not in (
-        "null",
-        "true",
-        "false",
-        "nan",
-        "inf",
-    ):
+    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text, re.ASCII) and text.lower() not in KEYWORDS:
         return text
     return '"' + re.sub(r'(\\*)"', r'\1\1\\"', re.sub(r"(\\+)$", r"\1\1", text)) + '"'

@@ -10,7 +10,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
-REQUEUE = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()  # Slurm's, as Lightning has it
+REQUEUE = (signal.SIGUSR1, signal.SIGUSR2) if hasattr(signal, "SIGUSR1") else ()  # Slurm's: Lightning's, submitit's
+WATCHED = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(SystemExit):
@@ -22,6 +23,9 @@ class Interrupted(SystemExit):
     def __init__(self, signum: int):
         super().__init__(128 + signum)
         self.signum = signum
+
+    def __reduce__(self) -> tuple:
+        return Interrupted, (self.signum,)
 
 
 class Signals:
@@ -41,20 +45,22 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():  # the only one that gets signals
             yield
             return
-        self.received, self.hold, self.watching = None, False, (signal.SIGINT, signal.SIGTERM)
-        before = {signum: signal.getsignal(signum) for signum in (*self.watching, *REQUEUE)}
+        outer, before = self.watching, {signum: signal.getsignal(signum) for signum in (*WATCHED, *REQUEUE)}
+        # one that is ignored, as after nohup, is left so
+        self.watching = tuple(signum for signum in WATCHED if before[signum] != signal.SIG_IGN)
+        self.received, self.hold = None, False
         self.listen()
         try:
             yield
         finally:
-            self.watching, self.hold = (), False
+            self.watching, self.hold = outer, False
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
     def watch_requeue(self) -> None:
         """Watch for Slurm's requeue signal too."""
         if self.watching:
-            self.watching = (signal.SIGINT, signal.SIGTERM, *REQUEUE)
+            self.watching = (*self.watching, *REQUEUE)
             self.listen()
 
     def listen(self) -> None:

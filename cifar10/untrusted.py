@@ -20,6 +20,26 @@ PACKAGES = ("cifar10", "pytorch_lightning", "torchmetrics")  # whose classes a s
 RESOLVERS = ("oc.env", "oc.select", "now", "hydra")  # others make sections out of text
 PLACES = ("output_dir", "default_root_dir", "dirpath", "save_dir", "path", "filename")  # where something is written
 SUBFOLDER = ("hydra.sweep.subdir", "hydra.job.config.override_dirname.")  # names folders within the sweep's own
+# Hydra's own settings that a sweep is resumed with: numbers and names, and none that names a command or a file
+LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm", "ray")
+HYDRA = {
+    "hydra.launcher": (
+        *(
+            "n_jobs",
+            "pre_dispatch",
+            "batch_size",
+            "timeout",
+            "verbose",
+            "timeout_min",
+            "cpus_per_task",
+            "gpus_per_node",
+        ),
+        *("tasks_per_node", "mem_gb", "nodes", "name", "stderr_to_stdout", "partition", "qos", "constraint", "exclude"),
+        *("gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu", "mem_per_cpu", "account", "signal_delay_s"),
+        *("max_num_timeout", "array_parallelism"),
+    ),
+    "hydra.sweeper": ("n_trials", "n_jobs", "objective", "sampler", "startup_trials", "seed", "max_batch_size"),
+}
 KEY = r"[A-Za-z_]\w*(?:[./][\w-]+)*(?:@[\w.]+)?"
 NO_CLASS = f"it does not name a class of {', '.join(PACKAGES)}"
 FORM = re.compile(rf"(?:\+{{0,2}}(?P<key>{KEY})=(?P<value>.*)|~(?P<gone>{KEY})(?:=.*)?)")
@@ -99,12 +119,23 @@ def override_fault(override: str) -> str:
     key, value = form["key"] or form["gone"], form["value"] or ""
     if key.startswith(SUBFOLDER):
         return text_fault("path", value)
+    if is_harmless(key, value):
+        return ""
     if "hydra" in re.split(r"\W", key):
         return "it is one of Hydra's own settings"
     names = re.findall(r"_target_\s*[=:]\s*([\w.]+)\s*(?=[,}]|$)", override)
     if len(names) < override.count("_target_") or not all(map(is_own_class, names)):
         return NO_CLASS
     return text_fault(key, value)
+
+
+def is_harmless(key: str, value: str) -> bool:
+    """Whether it is a setting in `HYDRA`, or a known launcher."""
+    if key in ("hydra/launcher", "hydra/sweeper"):
+        return value in (LAUNCHERS if key == "hydra/launcher" else ("basic", "search"))
+    section, _, name = key.rpartition(".")
+    plain = re.fullmatch(r"[\w.:/*,\[\]-]*", value, re.ASCII) and not OUTSIDE.search(value)
+    return name in HYDRA.get(section, ()) and bool(plain)
 
 
 def setting_faults(value: object, key: str = "") -> Iterator[tuple[str, str, str]]:

@@ -21,12 +21,13 @@ from cifar10.commandline.claim import claims_released, remove_if_empty
 from cifar10.commandline.error_messages import CONF, check_added, fail, in_a_line, is_known, quiet_threads
 from cifar10.commandline.lightning_log import filter_lightning
 from cifar10.commandline.resume import STORED, resume_run, resumed_folder, split
-from cifar10.errors import FolderBusy
+from cifar10.errors import FolderBusy, UserError, one_line
 from cifar10.machine import keep_freed_memory
 from cifar10.processes import dismiss, is_worker, jobs, leader_ends, led
 from cifar10.run_folder import RunFolder, quoted
 from cifar10.signals import REQUEUE, Interrupted, signals
 from cifar10.sweeps.jobs import is_sweep, resume_sweep, taken_up
+from cifar10.sweeps.launchers import ShareMachine, take_place
 from cifar10.sweeps.summary import summarised
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ class Command:
     HYDRA_FULL_ERROR=1 shows tracebacks instead.
     """
 
+    runs_here = False  # in this process; a launcher calls `job` in others
+
     def __init__(self, config_name: str, function: Callable[[DictConfig], object]):
         self.config_name, self.function = config_name, function
         self.arguments = sys.argv[1:]
@@ -55,13 +58,12 @@ class Command:
         if is_worker:
             return self.follow()
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands us the exception itself
-        logging.raiseExceptions = False  # a log file that cannot be written is no reason for a traceback
-        threading.excepthook = quiet_threads
+        Command.runs_here = True
         sys.path.append(PLUGINS)
-        keep_freed_memory()
+        set_up_process()
         try:
             resumed = self.set_arguments()
-            with claims_released(), summarised(resumed):
+            with claims_released(), summarised(resumed), ShareMachine.held, signals.watched():
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.config_name)(self.job)()
         except KeyboardInterrupt:  # before the job began
             sys.exit(128 + signal.SIGINT)
@@ -116,6 +118,9 @@ class Command:
         if is_worker:  # a launcher has started all processes of this one job
             return self.follow()
         self.composed, own = True, HydraConfig.get()
+        if not Command.runs_here:
+            set_up_process()
+            take_place()
         sweep, keep = own.mode == RunMode.MULTIRUN, bool(cfg.get("resume"))
         try:
             check_added(cfg, own, self.config_name)
@@ -132,18 +137,30 @@ class Command:
                     return self.function(cfg)
                 with led(OmegaConf.to_container(cfg, resolve=True)):
                     return self.function(cfg)
+        except Interrupted as stopped:
+            if stopped.signum in REQUEUE and not Command.runs_here:
+                slurm.requeue()
+            raise
         except Exception as error:
             keep = keep or isinstance(error, FolderBusy) or not is_known(error)
             if not is_known(error) and sweep:  # a bug
                 log.exception("this job has crashed")  # at its end the sweep shows only the first one
-            if self.tracebacks or not is_known(error):
+            if Command.runs_here and (self.tracebacks or not is_known(error)):
                 raise
+            if not is_known(error):
+                raise UserError(f"{type(error).__name__}: {one_line(error)}") from None  # which can be pickled
             if sweep:
                 raise in_a_line(error, self.config_name) from None  # Hydra continues, and raises it again at the end
             fail(in_a_line(error, self.config_name))
         finally:
             if not keep:
                 remove_unused_folder(own)
+
+
+def set_up_process() -> None:
+    logging.raiseExceptions = False  # a log file that cannot be written is no reason for a traceback
+    threading.excepthook = quiet_threads
+    keep_freed_memory()
 
 
 def make_absolute(cfg: DictConfig, start: str) -> None:

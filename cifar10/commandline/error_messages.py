@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar10.errors import UserError, cause_of, one_line
 from cifar10.run_folder import overrides_of
 
+DIED = ("TerminatedWorkerError", "UncompletedJobError", "WorkerCrashedError")  # joblib's, submitit's, Ray's
 CONF = Path(__file__).parents[2] / "conf"
 
 
@@ -70,6 +71,8 @@ def explain(error: Exception, config_name: str) -> str:
     if isinstance(error, OverrideParseException):
         way = "write KEY=VALUE, and text with special characters as 'KEY=\"TEXT\"'"
         return f"{without_hints(error.override)}: not a setting that Hydra can read; {way}"
+    if any(kind.__name__ in DIED for kind in type(error).__mro__):
+        return "a job's process has died, as when memory runs out; what has not finished goes on with resume=SWEEP"
     if lacks_memory(error):
         smaller = "images=N" if config_name == "explore" else "data.batch_size, data.image_size or model"
         return f"not enough memory ({cause_of(error)}); try a smaller {smaller}"

@@ -26,7 +26,6 @@ from cifar10.untrusted import check_overrides, key_of
 log = logging.getLogger(__name__)
 
 NOTES, OVERRIDES, PLAN = ".jobs", "overrides", "plan"
-PLACE = ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir", "hydra.mode", "hydra.output_subdir")
 
 
 def is_sweep(folder: Path) -> bool:
@@ -55,16 +54,22 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
         raise UserError(f"resume={folder}: {stored} cannot be read ({cause_of(error)})") from error
     given = [one for one in given if key_of(one) != "resume"]
     for argument in given:
-        key = key_of(argument)
-        may_change = is_free(key, Free.SWEEP) and key not in PLACE
-        if not may_change or OverridesParser.create().parse_override(argument).is_sweep_override():
+        if (
+            not is_free(key_of(argument), Free.SWEEP)
+            or OverridesParser.create().parse_override(argument).is_sweep_override()
+        ):
             raise UserError(
                 f"{argument}: a sweep is resumed as it is; only where it runs can change (data.root,"
-                " trainer.accelerator, trainer.devices), to a single value"
+                " trainer.accelerator, trainer.devices, hydra/launcher and its settings), to a single value"
             )
     changed = {key_of(argument): argument for argument in given}
     own = [changed.pop(key_of(override), override) for override in own]
-    own = [override for override in own if key_of(override) not in ("hydra.sweep.dir", "hydra.mode")]
+    dropped = (
+        "hydra.sweep.dir",
+        "hydra.mode",
+        *(["hydra.launcher."] if "hydra/launcher" in map(key_of, given) else []),
+    )
+    own = [override for override in own if override in given or not key_of(override).startswith(dropped)]
     check_overrides(stored, [override for override in own if override not in given])
     # A job's .hydra/ stays as it is: a kill while it is rewritten would cost a finished run.
     hydra = [f"hydra.sweep.dir={quoted(folder)}", "hydra.mode=MULTIRUN", "hydra.output_subdir=null"]
