@@ -1,4 +1,4 @@
-"""Averages of a run's weights: what is validated, kept as best.ckpt and evaluated in place of the weights themselves."""
+"""Averages of a run's weights: what is validated, kept and evaluated in place of the weights themselves."""
 
 from collections.abc import Iterable
 
