@@ -235,7 +235,7 @@ def test_the_average_of_weights_is_what_is_kept(command, tiny):
 def test_an_average_that_no_checkpoint_would_hold_is_refused_in_a_line(command, tiny):
     average = "+callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.02}"
     assert command("train.py", *tiny, average) == 1
-    assert "use EMAWeightAveraging" in command.err and len(command.err.splitlines()) == 1
+    assert "use average=swa" in command.err and len(command.err.splitlines()) == 1
 
 
 # loggers, bars and what Lightning prints

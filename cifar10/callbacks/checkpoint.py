@@ -91,9 +91,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
-            raise UserError(
-                "callbacks: no checkpoint would hold StochasticWeightAveraging's average; use EMAWeightAveraging"
-            )
+            raise UserError("callbacks: no checkpoint would hold StochasticWeightAveraging's average; use average=swa")
         if stage == "fit":
             self.best_model_path = str(self.best if self.best.is_file() else self.last)
         if stage == "fit" and SLURMEnvironment.detect():

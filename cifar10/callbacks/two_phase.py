@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from cifar10.callbacks.averaging import averages, validated
 from cifar10.errors import UserError
 from cifar10.metric_names import mode_of
 from cifar10.models.learning_rates import Schedule, check_schedule, optimizer_steps
@@ -102,7 +103,7 @@ class TwoPhaseFineTuning(pl.Callback):
         if loss < self.best_loss:
             self.best_loss, self.best_epoch = loss, epoch
             if self.phase(epoch) == 1:
-                self.best_head = whole_state(pl_module.head)
+                self.best_head = whole_state(validated(trainer, pl_module).head)
         elif self.patience is not None and epoch - self.best_epoch >= self.patience:
             if self.phase(epoch) == 1:
                 self.switch_epoch = epoch + 1
@@ -120,6 +121,8 @@ class TwoPhaseFineTuning(pl.Callback):
         self.best_loss, self.best_epoch, self.best_head = math.inf, trainer.current_epoch - 1, None
         for optimizer in trainer.optimizers:
             optimizer.state.clear()
+        for average in averages(trainer):
+            average.restart()
 
     def _enter_phase(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Freeze blocks and set learning rates for the phase of this epoch."""

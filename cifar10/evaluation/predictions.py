@@ -20,6 +20,7 @@ from cifar10.inference.finished_runs import FinishedRun, Settings, require_check
 from cifar10.inference.run_data import build_data, connect, rebuild
 from cifar10.machine import commit, device_name
 from cifar10.models.predictor import Predictor
+from cifar10.models.views import mean_logits
 from cifar10.progress import Progress
 from cifar10.report.groups import Run
 from cifar10.run_folder import RunFolder
@@ -160,12 +161,20 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
 
 @torch.inference_mode()
 def predict(
-    predictor: Predictor, images: Tensor | Part, batch_size: int, progress: Progress | None = None
+    predictor: Predictor,
+    images: Tensor | Part,
+    batch_size: int,
+    progress: Progress | None = None,
+    views: str | None = None,
 ) -> np.ndarray:
-    """Logits (N, C), float32, of uint8 images (N, 3, H, W); in fp32, whatever the precision of training."""
+    """Logits (N, C), float32, of uint8 images (N, 3, H, W); in fp32, whatever the precision of training.
+
+    views: a name in `VIEWS`, over which they are averaged; None: of the images themselves.
+    """
     device, logits = next(predictor.parameters()).device, []
     for batch, *_ in Batches(images, torch.zeros(len(images)), torch.arange(len(images)), batch_size):
-        logits.append(predictor.logits(batch.to(device)).cpu())
+        batch = batch.to(device)
+        logits.append((mean_logits(predictor, batch, views) if views else predictor.logits(batch)).cpu())
         if progress is not None:
             progress.update(len(batch))
     return torch.cat(logits).numpy()

@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 
 from cifar10.commandline.instantiate import check_hints
 from cifar10.errors import UserError, cause_of
-from cifar10.evaluation import predictions, robustness, selection
+from cifar10.evaluation import predictions, robustness, selection, tta
 from cifar10.inference import finished_runs as finished
 from cifar10.inference.finished_runs import FinishedRun, Settings
+from cifar10.models.views import VIEWS
 from cifar10.report import comparison, numbers
 from cifar10.report import groups as groups_of
 from cifar10.report import page as report
@@ -33,6 +34,7 @@ HINTS = {  # of conf/evaluate.yaml
     "data_root": str | None,
     "batch_size": int | None,
     "accelerator": str,
+    "tta": str | None,
 }
 MOST_CLASSES = 30  # of a table on the terminal; per_class.txt has them all
 Opened = Sequence[tuple[FinishedRun, Run]]
@@ -47,8 +49,12 @@ def settings_of(cfg: DictConfig) -> Settings:
         raise UserError(f"data={cfg.data}: must be a data set's name, as in data=cifar101")
     if not isinstance(cfg.get("corruption") or {}, DictConfig | dict):
         raise UserError(f"corruption={cfg.corruption}: is a section; add one with +corruption=all")
+    if cfg.tta not in (None, *VIEWS):
+        raise UserError(f"tta={cfg.tta}: must be one of {', '.join(VIEWS)}, or null for the images themselves")
+    if cfg.tta is not None and (published(cfg) or cfg.get("corruption")):
+        raise UserError(f"tta={cfg.tta}: is not measured on corrupted images; leave out one or the other")
     other = None if published(cfg) else cfg.get("data")
-    settings = Settings(cfg.checkpoint, other, cfg.data_root, cfg.batch_size, cfg.accelerator)
+    settings = Settings(cfg.checkpoint, other, cfg.data_root, cfg.batch_size, cfg.accelerator, cfg.tta)
     settings.device  # noqa: B018 - a missing device is an error even if all predictions are stored
     if cfg.labels is not None and not Path(cfg.labels).expanduser().is_file():
         raise UserError(f"labels={cfg.labels}: no such file")
@@ -78,7 +84,10 @@ def open_runs(folders: Sequence[Path], settings: Settings) -> tuple[Opened, list
     for folder in folders:
         try:
             run = finished.open_run(folder)
-            opened.append((run, predictions.predicted(run, settings)))
+            found = predictions.predicted(run, settings)
+            if settings.tta is not None:
+                found.views = tta.predicted(run, settings, found)
+            opened.append((run, found))
         except UserError as error:
             if len(folders) == 1:
                 raise
@@ -192,6 +201,10 @@ def conclude(folder: Path, results: dict, left_out: Sequence[str]) -> None:
         lines += [found["verdict"] for found in results["comparisons"]]
     if "chosen" in results:
         lines.append(results["chosen"])
+    for found in results["groups"]:
+        if views := found["runs"][0]["tta"].get("views"):
+            acc, loss = (numbers.spread_of(found["tta"][key]) for key in ("acc", "loss"))
+            lines.append(f"with test-time augmentation ({views}): {found['name']} accuracy {acc}, loss {loss}")
     if "corrected" in results:
         accuracies = (
             f"{row['name']} {numbers.spread_of(row['acc'], numbers.percent)}" for row in results["corrected"]["groups"]

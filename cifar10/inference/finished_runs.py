@@ -41,6 +41,7 @@ class Settings:
     data_root: str | None = None
     batch_size: int | None = None
     accelerator: str = "auto"
+    tta: str | None = None
 
     @cached_property
     def device(self) -> torch.device:

@@ -15,13 +15,25 @@ TRAIN_SIZE = "data.train_size"
 
 
 @dataclass
+class Views:
+    """Logits (N, C) of a run's test images, averaged over `count` views of each: test-time augmentation."""
+
+    name: str
+    count: int
+    logits: np.ndarray
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.count} views of each image"
+
+
+@dataclass
 class Run:
     """The predictions of one finished run.
 
     recipe: all settings but the seed that the result depends on. logits (N, C) and labels (N,) are of the test images,
     val_logits and val_labels of the validation images. facts: what was predicted, on what, and what training cost.
     epochs: the rows of metrics.csv. files: of the test images, relative to facts["data_root"]; None where they have no
-    names.
+    names. views: the test images predicted with test-time augmentation, if asked for.
     """
 
     name: str
@@ -36,6 +48,7 @@ class Run:
     facts: dict = field(default_factory=dict)
     epochs: list[dict[str, float]] = field(default_factory=list)
     files: Sequence[str] | None = None
+    views: Views | None = None
 
     @property
     def correct(self) -> np.ndarray:
@@ -66,7 +79,7 @@ class Run:
         """The same predictions with other labels (N,); images with -1 are left out."""
         kept = labels >= 0
         files = None if self.files is None else list(compress(self.files, kept))
-        return replace(self, logits=self.logits[kept], labels=labels[kept], files=files)
+        return replace(self, logits=self.logits[kept], labels=labels[kept], files=files, views=None)
 
 
 @dataclass

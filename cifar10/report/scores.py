@@ -92,6 +92,11 @@ def selective(share: str) -> Callable[[Run], float]:
     return lambda run: coverage_summary(run.logits, run.labels)["acc_at"][share]
 
 
+def averaged(score: Callable) -> Callable[[Run], float | None]:
+    """score: of logits and labels; None without test-time augmentation."""
+    return lambda run: None if run.views is None else float(score(run.views.logits, run.labels))
+
+
 def images_per_second(run: Run) -> float | None:
     """Of training and its validation, all epochs together."""
     images, seconds, phases = run.summary.get("train_images"), run.summary.get("seconds"), run.cost.get("phases")
@@ -99,6 +104,7 @@ def images_per_second(run: Run) -> float | None:
 
 
 SCALED = " after temperature scaling"
+TTA = "with test-time augmentation"
 METRICS = [
     Metric("acc", "accuracy", lambda run: float(run.correct.mean()), percent, points),
     Metric("loss", "loss, nats", lambda run: cross_entropy(run.logits, run.labels)),
@@ -115,6 +121,14 @@ METRICS = [
     Metric("temperature", "temperature", lambda run: run.temperature, lambda value: number(value, 2), None),
     Metric("coverage/acc_at/0.8", "accuracy on the most confident 80 %", selective("0.8"), percent, points),
     Metric("coverage/acc_at/0.9", "accuracy on the most confident 90 %", selective("0.9"), percent, points),
+    Metric(
+        "tta/acc",
+        f"accuracy {TTA}",
+        averaged(lambda logits, labels: (logits.argmax(1) == labels).mean()),
+        percent,
+        points,
+    ),
+    Metric("tta/loss", f"loss {TTA}, nats", averaged(cross_entropy)),
     Metric("train_flops", "training FLOP", lambda run: run.cost.get("train_flops"), engineering, None),
     Metric("train_images_per_second", "training, images/s", images_per_second, count, None),
     Metric(
@@ -137,6 +151,8 @@ def score(run: Run) -> dict:
     scores["coverage"] = coverage_summary(run.logits, run.labels)
     for metric in METRICS:
         metric.put(scores, metric.of(run))
+    if run.views is not None:
+        scores["tta"]["views"] = str(run.views)
     return scores | run.facts
 
 

@@ -97,6 +97,7 @@ FACTS = {
     "training images": lambda run: count(run.summary.get("train_images")),
     "epochs": lambda run: " + ".join(str(phase["epochs"]) for phase in run.cost.get("phases", [])),
     "trained on": lambda run: run.summary.get("hardware"),
+    "test-time augmentation": lambda run: run.views and str(run.views),
     "tested on": lambda run: run.facts.get("hardware"),
 }
 
