@@ -9,7 +9,6 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
 
 from cifar10.callbacks.checkpoint import AtomicCheckpointIO
 from cifar10.callbacks.progress_bar import ProgressBar
@@ -21,6 +20,7 @@ from cifar10.metric_names import mode_of
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.networks.build import find_network
 from cifar10.training.checks import check_devices
+from cifar10.training.loggers import build_loggers
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """The trainer with its callbacks and logger, checked against the machine."""
+    """The trainer with its callbacks and loggers, checked against the machine."""
     settings = OmegaConf.to_container(cfg.trainer, resolve=True)
     settings.pop("compile", None)
     accelerator, devices = settings.get("accelerator", "auto"), settings.setdefault("devices", 1)
@@ -80,9 +80,10 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         settings["benchmark"] = not settings.get("deterministic")
     settings["precision"] = resolve_precision(settings.get("precision", "auto"), accelerator)
     settings["strategy"] = resolve_strategy(settings.get("strategy", "auto"), devices, callbacks)
-    logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
     node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
-    trainer = make("trainer", node, pl.Trainer, callbacks=callbacks, logger=logger, plugins=[AtomicCheckpointIO()])
+    trainer = make(
+        "trainer", node, pl.Trainer, callbacks=callbacks, logger=build_loggers(cfg), plugins=[AtomicCheckpointIO()]
+    )
     for key in ("batch_size", "eval_batch_size"):  # with two, none is left without an image in smaller batches
         if trainer.world_size > 1 and cfg.data[key] < 2 * trainer.world_size:
             raise UserError(

@@ -8,7 +8,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from cifar10.callbacks.timer import TrainingTimer
 from cifar10.data.datamodule import CIFAR10DataModule
@@ -18,6 +18,7 @@ from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import RunFolder, overrides_of, recipe, shown
 from cifar10.training.cost import training_cost
+from cifar10.training.loggers import begin, viewers
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     if two_phase and not (caching and caching.get("views")) and trainer.strategy.root_device.type == "cpu":
         log.info("this is slow on a CPU: experiment=laptop is faster, as is callbacks.feature_caching.views=2")
     log.info(f"results go to {shown(cfg.output_dir)}")
+    if trainer.is_global_zero:
+        begin(trainer.loggers, hyperparameters(cfg))
 
 
 def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
@@ -64,8 +67,9 @@ def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
         step = read_position(cfg, file)
     else:
         log.info("no checkpoint had been saved yet: the run starts over")
-    if trainer.is_global_zero and hasattr(trainer.logger, "go_on_after"):
-        trainer.logger.go_on_after(step)
+    for logger in trainer.loggers:
+        if trainer.is_global_zero and hasattr(logger, "go_on_after"):
+            logger.go_on_after(step)
     return file if step >= 0 else None
 
 
@@ -97,6 +101,7 @@ def keep_nothing(cfg: DictConfig) -> None:
     log.info(f"trainer.fast_dev_run={cfg.trainer.fast_dev_run}: a quick trial run; nothing is kept")
     for name in ("checkpoint", "epoch_log"):
         cfg.callbacks[name] = None
+    OmegaConf.update(cfg, "logger", None, force_add=True)
     OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
 
 
@@ -130,14 +135,15 @@ def conclude(
 
     metrics: of best.ckpt on validation. seconds: of training, validation included.
     """
-    best = {f"best/{name}": value for name, value in metrics.items()}
+    best, views = {f"best/{name}": value for name, value in metrics.items()}, viewers(trainer)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab; a resumed run takes this step back
             logger.log_hyperparams(hyperparameters(cfg), best, trainer.global_step + 1)
         else:
-            logger.log_hyperparams(hyperparameters(cfg))
             logger.log_metrics(best, trainer.global_step + 1)
         logger.finalize("success")
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
     run = RunFolder(cfg.output_dir)
     if trainer.is_global_zero:
         run.write_summary(metrics | {"seconds": seconds} | summarise(cfg, model, datamodule, trainer))
@@ -147,8 +153,8 @@ def conclude(
         f"  validation accuracy   {metrics['val/acc']:.4f}\n"
         f"  validation loss       {metrics['val/loss']:.4f}\n"
         f"  run                   {run}\n"
-        f"  test it               {run.evaluate_command}\n"
-        f"  curves                tensorboard --logdir outputs"
+        f"  test it               {run.evaluate_command}"
+        + "".join(f"\n  curves                {viewer}" for viewer in views)
     )
 
 
