@@ -34,14 +34,14 @@ class WandbLogger(loggers.WandbLogger):
         offline: bool | None = None,
         **options: object,
     ):
+        if offline is None:
+            offline = "WANDB_MODE" not in os.environ
+        os.environ.setdefault("WANDB_SILENT" if offline else "WANDB_QUIET", "true")
         import wandb
 
         known = inspect.signature(wandb.init).parameters
         if unknown := [option for option in options if option not in known]:
             raise ValueError(f"{unknown[0]}: wandb.init has no such setting; it has: {', '.join(known)}")
-        if offline is None:
-            offline = "WANDB_MODE" not in os.environ
-        options.setdefault("settings", {"silent": True} if offline else {"quiet": True})
         super().__init__(name, save_dir, offline=offline, project=project, group=group, tags=list(tags), **options)
         del self._wandb_init["anonymous"]  # wandb warns of it
         if wandb.run is not None:  # of an earlier job, which failed
@@ -74,6 +74,8 @@ class MLFlowLogger(loggers.MLFlowLogger):
         tracking_uri: str | None = None,
     ):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow  # noqa: F401  which sets the level of its log
+
         for name in ("mlflow", "alembic", "pytorch_lightning.loggers.mlflow"):  # each new table, each new experiment
             logging.getLogger(name).setLevel(logging.ERROR)
         Path(save_dir).mkdir(parents=True, exist_ok=True)
@@ -145,7 +147,7 @@ class TrackioLogger(loggers.Logger):
             quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
             with contextlib.redirect_stdout(io.StringIO()):
                 self.run = self.trackio.init(**self.options, resume=self.resume, **quiet)
-            self.resume = "must"
+            self.resume = "allow"
         return self.run
 
     def go_on_after(self, step: int) -> None:
