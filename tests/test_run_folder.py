@@ -32,7 +32,7 @@ def test_the_shipped_settings_write_where_it_looks(tmp_path):
     run = RunFolder(tmp_path)
     assert cfg.callbacks.checkpoint.dirpath == str(run.checkpoints)
     assert cfg.callbacks.epoch_log.path == str(run.metrics)
-    assert cfg.logger.save_dir == str(run.tensorboard)
+    assert cfg.logger.tensorboard.save_dir == str(run.tensorboard)
 
 
 @pytest.mark.parametrize("model", ["cnn", "efficientnet_b0"])
