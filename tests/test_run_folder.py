@@ -60,7 +60,7 @@ def test_what_may_change_in_a_sweep_may_change_in_a_run():
 @pytest.mark.parametrize(
     "override",
     [
-        *("seed=3", "name=other", "data.root=x", "trainer.devices=2", "trainer.max_time=00:01:00:00", "logger=null"),
+        *("seed=3", "name=other", "data.root=x", "trainer.devices=2", "trainer.max_time=00:01:00:00", "logger=[]"),
         *(
             "callbacks.dashboard=null",
             "callbacks.dashboard.images=0",

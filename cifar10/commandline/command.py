@@ -84,7 +84,8 @@ class Command:
             flags = [flag for flag in flags if flag not in ("-m", "--multirun")]  # the folder says which it is
             settings = (resume_sweep if sweep else resume_run)(folder, settings)
             flags += [] if sweep else ["--config-name", STORED]
-        sys.argv[1:] = [*flags, *map(without_null, settings), *sweep_arguments()]
+        settings = ["logger=[]" if setting == "logger=null" else setting for setting in settings]  # as Hydra has it
+        sys.argv[1:] = [*flags, *settings, *sweep_arguments()]
         return sweep
 
     def job(self, cfg: DictConfig) -> object:
@@ -119,12 +120,6 @@ class Command:
         finally:
             if not keep:
                 remove_unused_folder(own)
-
-
-def without_null(setting: str) -> str:
-    """GROUP=[] for GROUP=null, which Hydra does not accept."""
-    group, _, choice = setting.partition("=")
-    return f"{group}=[]" if choice == "null" and (CONF / group).is_dir() else setting
 
 
 def make_absolute(cfg: DictConfig, start: str) -> None:
