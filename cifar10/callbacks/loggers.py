@@ -37,6 +37,7 @@ class WandbLogger(loggers.WandbLogger):
         if offline is None:
             offline = "WANDB_MODE" not in os.environ
         os.environ.setdefault("WANDB_SILENT" if offline else "WANDB_QUIET", "true")
+        os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", "0.2")  # seconds that a kill loses; else 15
         import wandb
 
         known = inspect.signature(wandb.init).parameters
