@@ -52,7 +52,7 @@ SETTINGS = {
             *("trainer.enable_model_summary", "callbacks.dashboard", "callbacks.timer"),
         ),
         Free.RECIPE: (
-            *("name", "seed", "data.seed", "resume", "output_dir", "logger", "callbacks.checkpoint"),
+            *("name", "seed", "data.seed", "resume", "output_dir", "logger", "tags", "callbacks.checkpoint"),
             *("callbacks.epoch_log", "trainer.deterministic", "trainer.default_root_dir"),
             "trainer.num_sanity_val_steps",
         ),

@@ -163,6 +163,8 @@ def text_fault(key: str, value: str) -> str:
     resolvers, put_together = re.findall(r"\$\{([^}:]*):", value), re.search(r"\$\{[^}:]*\$", value)
     if put_together or not set(resolvers) <= set(RESOLVERS):
         return f"it computes something; only {', '.join(RESOLVERS)} are allowed"
+    if key.partition(".")[0] == "logger" and "://" in value:
+        return "it names a server, which would be given your password for it"
     if OUTSIDE.search(value) and ("." not in key or key.rpartition(".")[2] in PLACES):
         return "it points outside its folder"
     return ""

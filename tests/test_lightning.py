@@ -255,8 +255,8 @@ def test_a_logger_of_ones_own_is_told_each_epoch_before_its_checkpoint_is_saved(
 
 
 def test_any_logger_can_take_the_place_of_tensorboard(command, tiny):
-    logger = "logger={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${output_dir}'}"
-    assert command("train.py", *tiny, logger, "hydra.run.dir=run") == 0, command.err
+    logger = "+logger.mine={_target_: pytorch_lightning.loggers.CSVLogger, save_dir: '${output_dir}'}"
+    assert command("train.py", *tiny, "logger=null", logger, "hydra.run.dir=run") == 0, command.err
     with open("run/lightning_logs/version_0/metrics.csv") as file:
         rows = list(csv.DictReader(file))
     assert any(row["val/loss"] for row in rows) and rows[-1]["best/val/acc"]

@@ -32,7 +32,7 @@ def test_the_shipped_settings_write_where_it_looks(tmp_path):
     run = RunFolder(tmp_path)
     assert cfg.callbacks.checkpoint.dirpath == str(run.checkpoints)
     assert cfg.callbacks.epoch_log.path == str(run.metrics)
-    assert cfg.logger.save_dir == str(run.tensorboard)
+    assert cfg.logger.tensorboard.save_dir == str(run.tensorboard)
 
 
 @pytest.mark.parametrize("model", ["cnn", "efficientnet_b0"])
@@ -60,7 +60,7 @@ def test_what_may_change_in_a_sweep_may_change_in_a_run():
 @pytest.mark.parametrize(
     "override",
     [
-        *("seed=3", "name=other", "data.root=x", "trainer.devices=2", "trainer.max_time=00:01:00:00", "logger=null"),
+        *("seed=3", "name=other", "data.root=x", "trainer.devices=2", "trainer.max_time=00:01:00:00", "logger=[]"),
         *(
             "callbacks.dashboard=null",
             "callbacks.dashboard.images=0",

@@ -275,11 +275,11 @@ MISTAKES = {
     "a name with a slash": (["name=a/b"], "name=a/b"),
     "output to nowhere": (["output_dir=/proc/x"], "output_dir=/proc/x: cannot be written"),
     "checkpoints to nowhere": (["callbacks.checkpoint.dirpath=/proc/x"], "callbacks.checkpoint.dirpath=/proc/x"),
-    "curves to nowhere": (["logger.save_dir=/proc/x"], "logger.save_dir=/proc/x"),
+    "curves to nowhere": (["logger.tensorboard.save_dir=/proc/x"], "logger.tensorboard.save_dir=/proc/x"),
     "table to nowhere": (["callbacks.epoch_log.path=/proc/x/y.csv"], "callbacks.epoch_log.path=/proc/x"),
     "a number for a path": (["output_dir=1"], "output_dir=1: must be text"),
     "a callback as a value": (["callbacks.dashboard=3"], "callbacks.dashboard=3: is a section"),
-    "a logger as a value": (["logger=1"], "logger=1: is a section"),
+    "a logger as a value": (["logger.tensorboard=1"], "logger.tensorboard=1: is a section"),
     "callbacks of the trainer": (["+trainer.callbacks=[]"], "trainer.callbacks: is built from the section callbacks"),
     "a bar of 0.5": (["trainer.enable_progress_bar=0.5"], "trainer.enable_progress_bar=0.5: must be true or false"),
     "text for a choice": (

@@ -79,23 +79,24 @@ class Dashboard(pl.Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
         first = batch_idx == 0 and trainer.current_epoch == 0
-        if self.images and first and isinstance(trainer.logger, StageLogger):
+        if self.images and first and tensorboard(trainer):
             images = batch[0]
             if not isinstance(images, torch.Tensor):  # cached features
                 places = torch.arange(min(self.images, len(trainer.datamodule.indices["train"])))
                 images = trainer.datamodule.fixed_view("train", places, 0, pl_module.device)
             self._show_images(trainer, pl_module, images)
         due = (trainer.global_step + 1) % trainer.log_every_n_steps == 0 or batch_idx == 0
-        if trainer.logger is not None and due:
+        if trainer.loggers and due:
             rates = {
                 f"lr/{group['role']}": group["lr"] for group in trainer.optimizers[0].param_groups if group["params"]
             }
-            trainer.logger.log_metrics(rates, trainer.global_step + 1)  # of the step that this batch takes
+            for logger in trainer.loggers:
+                logger.log_metrics(rates, trainer.global_step + 1)  # of the step that this batch takes
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         due = last or trainer.current_epoch % self.confusion_every == 0
-        if trainer.state.fn == "fit" and due and isinstance(trainer.logger, StageLogger):
+        if trainer.state.fn == "fit" and due and tensorboard(trainer):
             matrix = pl_module.val_metrics.confusion.cpu().numpy()
             self._show_confusion(trainer, pl_module, matrix)
 
@@ -103,14 +104,18 @@ class Dashboard(pl.Callback):
     def _show_images(self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: torch.Tensor) -> None:
         images = pl_module.preprocessing.denormalise(images[: self.images].float()).cpu()
         grid = make_grid(images, nrow=8, padding=2, pad_value=1)
-        trainer.logger.experiment.add_image("images as the network sees them", grid, trainer.global_step)
+        tensorboard(trainer).experiment.add_image("images as the network sees them", grid, trainer.global_step)
 
     @rank_zero_only
     def _show_confusion(self, trainer: pl.Trainer, pl_module: pl.LightningModule, matrix) -> None:
-        writer, step, tag = trainer.logger.validation, trainer.global_step, "confusion matrix"
+        writer, step, tag = tensorboard(trainer).validation, trainer.global_step, "confusion matrix"
         if len(matrix) > MOST_NAMED:
             writer.add_image(tag, confusion_image(matrix), step, dataformats="HWC")
             return
         title = f"validation, epoch {trainer.current_epoch + 1}"
         figure = confusion_matrix_figure(matrix, pl_module.class_names, title, SINGLE, LEAST_WRITTEN)
         writer.add_figure(tag, figure, step, close=False)
+
+
+def tensorboard(trainer: pl.Trainer) -> StageLogger | None:
+    return next((logger for logger in trainer.loggers if isinstance(logger, StageLogger)), None)

@@ -110,6 +110,7 @@ class Command:
             flags = [flag for flag in flags if flag not in ("-m", "--multirun")]  # the folder says which it is
             settings = (resume_sweep if sweep else resume_run)(folder, settings)
             flags += [] if sweep else ["--config-name", STORED]
+        settings = ["logger=[]" if setting == "logger=null" else setting for setting in settings]  # as Hydra has it
         sys.argv[1:] = [*flags, *settings]
         return sweep
 

@@ -29,10 +29,11 @@ CONF = Path(__file__).parents[2] / "conf"
 def is_known(error: Exception) -> bool:
     """Whether it is about what the user wrote, or the machine; anything else that a job raises is a bug."""
     kinds = UserError | HydraException | OmegaConfBaseException | OSError | MemoryError
-    names = (kind.__name__ for kind in type(error).__mro__)  # Lightning's, which is not imported here
-    return (
-        isinstance(error, kinds) or lacks_memory(error) or lost_process(error) or "MisconfigurationException" in names
-    )
+    names = {kind.__name__ for kind in type(error).__mro__}  # of packages that are not imported here
+    packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    loggers = packages & {"mlflow", "wandb"}  # whose errors are about a login, a server or a disk
+    expected = isinstance(error, kinds) or lacks_memory(error) or lost_process(error)
+    return expected or "MisconfigurationException" in names or bool(loggers)
 
 
 def lacks_memory(error: Exception) -> bool:
@@ -119,7 +120,9 @@ def unknown(key: str, config_name: str) -> str:
             return f"is needed, but {removed} removes it"
     running = GlobalHydra.instance().is_initialized()
     with contextlib.nullcontext() if running else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose(config_name, [choice for choice in choices() if not any(sign in choice for sign in ",()")])
+        cfg = hydra.compose(
+            config_name, [choice for choice in choices() if not any(sign in choice for sign in ",(){}")]
+        )
     settings = [name for name in flatten(cfg) if name != key and not name.endswith("_target_")]
     near = [name for name in settings if name.endswith("." + key.rpartition(".")[2])]  # in another section
     known = [name for name in cfg if name != key] if "." not in key else settings

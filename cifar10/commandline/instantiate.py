@@ -67,11 +67,11 @@ def check_values(key: str, target: type, node: DictConfig, given: Collection[str
     among them: a second list of the same arguments, to be kept in sync.
     """
     parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__)
+    hints, free = hints_of(target), any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     for name, value in node.items():
         if str(name).startswith("_"):
             continue
-        if name not in parameters or name in given:
+        if (name not in parameters and not free) or name in given:
             known = ", ".join(parameter for parameter in parameters if parameter not in given)
             raise UserError(f"{key}.{name}: {target.__name__} has no such setting; it has: {known}")
         if not matches(value, hints.get(name, object)):
@@ -80,6 +80,16 @@ def check_values(key: str, target: type, node: DictConfig, given: Collection[str
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and parameter.default is parameter.empty and name not in node and name not in given:
             raise UserError(f"{key}.{name}: must be given; {target.__name__} has no default for it")
+
+
+def hints_of(target: type) -> dict[str, object]:
+    """The types of the constructor's arguments; object for one that is imported for type checkers only."""
+    unknown: dict[str, object] = {}
+    while True:
+        try:
+            return typing.get_type_hints(target.__init__, localns=unknown)
+        except NameError as error:
+            unknown[error.name] = object
 
 
 def check_hints(cfg: DictConfig, hints: dict[str, object]) -> None:

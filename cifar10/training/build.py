@@ -9,7 +9,6 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from cifar10.callbacks.checkpoint import AtomicCheckpointIO
@@ -23,6 +22,7 @@ from cifar10.models.classifier import ImageClassifier
 from cifar10.models.networks.build import find_network
 from cifar10.processes import check_processes, is_worker, started_here
 from cifar10.training.checks import check_devices
+from cifar10.training.loggers import build_loggers
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
 
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
-    """The trainer with its callbacks and logger, checked against the machine."""
+    """The trainer with its callbacks and loggers, checked against the machine."""
     settings = OmegaConf.to_container(cfg.trainer, resolve=True)
     settings.pop("compile", None)
     accelerator = settings.get("accelerator", "auto")
@@ -87,9 +87,13 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     if strategy == "fsdp":
         count = (len(devices) if isinstance(devices, list) else devices) * settings.get("num_nodes", 1)
         strategy = build_sharding(count, cfg)
-    logger = make("logger", cfg.logger, Logger) if cfg.logger is not None else False
     node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
-    given = {"callbacks": callbacks, "logger": logger, "strategy": strategy, "plugins": [AtomicCheckpointIO()]}
+    given = {
+        "callbacks": callbacks,
+        "logger": build_loggers(cfg),
+        "strategy": strategy,
+        "plugins": [AtomicCheckpointIO()],
+    }
     trainer = make("trainer", node, pl.Trainer, **given)
     check_processes(trainer.num_devices, trainer.num_nodes)
     for key in ("batch_size", "eval_batch_size"):  # with two, none is left without an image in smaller batches

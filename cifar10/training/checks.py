@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from cifar10.commandline.instantiate import matches
 from cifar10.errors import UserError, cause_of, one_line
 from cifar10.metric_names import METRICS
+from cifar10.training.loggers import check_packages, logger_nodes
 
 LEAST = {  # the lowest values of whole-number settings, where given
     "trainer.max_epochs": 1,
@@ -48,6 +50,9 @@ def check_settings(cfg: DictConfig) -> None:
         monitor = callback and callback.get("monitor")
         if monitor and monitor not in METRICS:
             raise UserError(f"callbacks.{name}.monitor={monitor}: no such metric; available: {', '.join(METRICS)}")
+    if not matches(tags := cfg.get("tags", OmegaConf.create([])), list[str]):
+        raise UserError(f"tags={one_line(tags)}: must be a list of text, such as tags=[baseline]")
+    check_packages(cfg)
     check_folders(cfg)
 
 
@@ -60,6 +65,8 @@ def check_sections(cfg: DictConfig) -> None:
         if name in cfg.trainer:
             raise UserError(f"trainer.{name}: is built from the section {name}; set {name}.KEY=VALUE instead")
     optional = {"logger": cfg.get("logger")} | {f"callbacks.{name}": cfg.callbacks[name] for name in cfg.callbacks}
+    if isinstance(cfg.get("logger"), DictConfig):
+        optional |= logger_nodes(cfg)
     for key, value in optional.items():
         if value is not None and not isinstance(value, DictConfig):
             raise UserError(f"{key}={one_line(value)}: is a section; set {key}.KEY=VALUE, or {key}=null for none")
@@ -94,7 +101,7 @@ def check_folders(cfg: DictConfig) -> None:
     """UserError for a folder that cannot be written, before a run is spent on it."""
     folders = {"output_dir": cfg.output_dir, "trainer.default_root_dir": cfg.trainer.get("default_root_dir")}
     folders["callbacks.checkpoint.dirpath"] = cfg.callbacks.checkpoint.get("dirpath")
-    folders["logger.save_dir"] = section_of(cfg, "logger").get("save_dir")
+    folders |= {f"{key}.save_dir": node.get("save_dir") for key, node in logger_nodes(cfg).items()}
     for key, folder in folders.items():
         if isinstance(folder, str):
             check_folder(key, Path(folder).expanduser())

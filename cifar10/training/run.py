@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 
 from cifar10.callbacks.timer import TrainingTimer
 from cifar10.data.datamodule import CIFAR10DataModule
@@ -21,6 +21,7 @@ from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, recipe, s
 from cifar10.sweeps.jobs import NOTES, PLAN
 from cifar10.sweeps.plan import read_plan
 from cifar10.training.cost import training_cost
+from cifar10.training.loggers import begin, viewers
 from cifar10.untrusted import key_of, read_list
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     if two_phase and not (caching and caching.get("views")) and trainer.strategy.root_device.type == "cpu":
         log.info("this is slow on a CPU: experiment=laptop is faster, as is callbacks.feature_caching.views=2")
     log.info(f"results go to {shown(cfg.output_dir)}")
+    if trainer.is_global_zero:
+        begin(trainer.loggers, hyperparameters(cfg))
 
 
 def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
@@ -68,8 +71,9 @@ def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
         step = read_position(cfg, file)
     else:
         log.info("no checkpoint had been saved yet: the run starts over")
-    if trainer.is_global_zero and hasattr(trainer.logger, "go_on_after"):
-        trainer.logger.go_on_after(step)
+    for logger in trainer.loggers:
+        if trainer.is_global_zero and hasattr(logger, "go_on_after"):
+            logger.go_on_after(step)
     return file if step >= 0 else None
 
 
@@ -101,6 +105,7 @@ def keep_nothing(cfg: DictConfig) -> None:
     log.info(f"trainer.fast_dev_run={cfg.trainer.fast_dev_run}: a quick trial run; nothing is kept")
     for name in ("checkpoint", "epoch_log"):
         cfg.callbacks[name] = None
+    OmegaConf.update(cfg, "logger", None, force_add=True)
     OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
 
 
@@ -136,13 +141,15 @@ def conclude(
     """
     accuracy_first = sorted(metrics, key=lambda name: name != "val/acc")  # as HPARAMS shows them
     best = {f"best/{name}": metrics[name] for name in accuracy_first}
+    views = viewers(trainer)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab; a resumed run takes this step back
             logger.log_hyperparams(columns(cfg), best, trainer.global_step + 1)
         else:
-            logger.log_hyperparams(hyperparameters(cfg))
             logger.log_metrics(best, trainer.global_step + 1)
         logger.finalize("success")
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
     run = RunFolder(cfg.output_dir)
     if trainer.is_global_zero:
         run.write_summary(metrics | {"seconds": seconds} | summarise(cfg, model, datamodule, trainer))
@@ -152,8 +159,8 @@ def conclude(
         f"  validation accuracy   {metrics['val/acc']:.4f}\n"
         f"  validation loss       {metrics['val/loss']:.4f}\n"
         f"  run                   {run}\n"
-        f"  test it               {run.evaluate_command}\n"
-        f"  curves                tensorboard --logdir outputs"
+        f"  test it               {run.evaluate_command}"
+        + "".join(f"\n  curves                {viewer}" for viewer in views)
     )
 
 

@@ -21,7 +21,7 @@ from tests.benchmarks.measure import BATCH, Settings, measure, now
 
 TRAIN_ONLY = ["+trainer.limit_val_batches=0", "callbacks.early_stopping=null"]  # which watches val/loss
 ALONE = [  # nothing but the training
-    *("logger=null", "callbacks.dashboard=null", "callbacks.epoch_log=null", "callbacks.checkpoint=null"),
+    *("logger=[]", "callbacks.dashboard=null", "callbacks.epoch_log=null", "callbacks.checkpoint=null"),
     *("+trainer.enable_checkpointing=false", "data.crop_padding=0", "data.flip=false"),
 ]
 B0 = ["model=efficientnet_b0", "model.pretrained=false", "model.weights=null"]
