@@ -31,7 +31,7 @@ def is_known(error: Exception) -> bool:
     kinds = UserError | HydraException | OmegaConfBaseException | OSError | MemoryError
     names = {kind.__name__ for kind in type(error).__mro__}  # of packages that are not imported here
     packages = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-    loggers = packages & {"mlflow", "wandb"}  # whose errors are about a login, a server or a disk
+    loggers = packages & {"mlflow", "sqlalchemy", "wandb"}  # whose errors are about a login, a server or a disk
     expected = isinstance(error, kinds) or lacks_memory(error) or lost_process(error)
     return expected or "MisconfigurationException" in names or bool(loggers)
 
