@@ -118,7 +118,7 @@ class Signals(pl.Callback):
 
     changes_training = False
 
-    def __init__(self, folder: str, signals: list):
+    def __init__(self, folder: str, signals: list[object]):
         self.folder, self.signals = Path(folder), signals
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:

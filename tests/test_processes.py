@@ -132,7 +132,7 @@ def test_however_processes_are_started_they_end_where_one_does_in_one_folder(alo
     run, small = alone
     result = start(tmp_path, *small)
     assert result.returncode == 0, result.stderr
-    [folder] = tmp_path.glob("outputs/*/*")
+    [folder] = tmp_path.glob("outputs/cnn/*")
     assert difference(folder, run) < 1e-7
     assert [result.stdout.count(line) for line in ("loading PyTorch", "DRAWN IMAGES", "epoch 2/", "done\n")] == [1] * 4
     record_property("tried", f"{start.__name__}: the weights of one process, written and said once")
@@ -146,9 +146,9 @@ def test_a_run_killed_and_resumed_on_another_number_of_processes_ends_where_one_
     dies = f"+callbacks.dies={{_target_: tests.launching.Signals, folder: sent, {dies}}}"
     killed = by_lightning(tmp_path, *small, dies, "trainer.checkpoint_every_n_steps=4", "hydra.run.dir=run")
     assert killed.returncode == -signal.SIGKILL and (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
-    stopped = by_lightning(tmp_path, "resume=run", devices=1)
+    stopped = by_lightning(tmp_path, "resume=run", dies, devices=1)
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
-    resumed = by_lightning(tmp_path, "resume=run", devices=4)
+    resumed = by_lightning(tmp_path, "resume=run", dies, devices=4)
     assert resumed.returncode == 0, resumed.stderr
     assert difference(tmp_path / "run", run) < 1e-7
     assert [row["epoch"] for row in rows(tmp_path / "run")] == [0, 1]
@@ -170,9 +170,10 @@ def test_a_process_that_dies_ends_the_others_with_a_line(alone, tmp_path, start)
 @pytest.mark.promise("same answers")
 def test_a_network_in_shards_ends_where_one_process_does_and_its_checkpoint_is_whole(alone, command, tmp_path):
     run, small = alone
-    result = by_lightning(tmp_path, *small, "trainer=fsdp", "hydra.run.dir=run")
+    single = ["trainer=fsdp", "trainer.precision=32-true"]  # it has no double precision
+    result = by_lightning(tmp_path, *small, *single, "hydra.run.dir=run")
     assert result.returncode == 0, result.stderr
-    assert difference(tmp_path / "run", run) < 1e-7
+    assert difference(tmp_path / "run", run) < 1e-3
     assert command("evaluate.py", "run=run") == 0, command.err
 
 
