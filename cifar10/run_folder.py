@@ -8,7 +8,9 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -78,7 +80,7 @@ def recipe(cfg: DictConfig, watchers: Sequence[str] = (), resolve: bool = False)
 
     watchers: keys in `cfg.callbacks` of callbacks, besides Lightning's own, that change nothing.
     """
-    settings = OmegaConf.to_container(cfg, resolve=resolve)
+    settings: Any = OmegaConf.to_container(cfg, resolve=resolve)
     for key, callback in list((settings.get("callbacks") or {}).items()):
         module, _, name = str((callback or {}).get("_target_")).rpartition(".")
         lightning = module.partition(".")[0] in ("pytorch_lightning", "lightning")
@@ -162,7 +164,7 @@ class RunFolder:
             ) from error
         return cfg
 
-    def write_settings(self, cfg: DictConfig, overrides: Sequence[str], hydra: DictConfig | None = None) -> None:
+    def write_settings(self, cfg: Any, overrides: Sequence[str], hydra: DictConfig | None = None) -> None:
         """The files that Hydra writes, each atomically."""
         self.settings.mkdir(parents=True, exist_ok=True)
         files = {self.config: cfg, self.overrides: OmegaConf.create(list(overrides))}
@@ -219,9 +221,10 @@ class RunFolder:
         return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
-def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:
+def overrides_of(hydra: HydraConf, kind: str = "task") -> list[str]:
     """Hydra's record of the command line's settings, or of Hydra's own, as they were written."""
-    return OmegaConf.to_container(hydra.overrides[kind], resolve=False)
+    found: Any = OmegaConf.to_container(getattr(hydra.overrides, kind), resolve=False)
+    return found
 
 
 def shown(path: str | Path) -> str:
@@ -238,12 +241,6 @@ def argument(key: str, path: str | Path) -> str:
 def quoted(text: str | Path) -> str:
     """Text as Hydra reads it back: quoted unless it is plain."""
     text = str(text)
-    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text, re.ASCII) and text.lower() not in (
-        "null",
-        "true",
-        "false",
-        "nan",
-        "inf",
-    ):
+    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text, re.ASCII) and text.lower() not in KEYWORDS:
         return text
     return '"' + re.sub(r'(\\*)"', r'\1\1\\"', re.sub(r"(\\+)$", r"\1\1", text)) + '"'

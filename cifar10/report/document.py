@@ -99,7 +99,7 @@ class Figure:
 
     name: str
     caption: str
-    draw: Callable[[float], Drawing]
+    draw: Callable[..., Drawing]
     kind: ClassVar[str] = "figure"
 
 

@@ -69,7 +69,7 @@ def summarised(resumed: bool = False) -> Iterator[None]:
     finally:
         folder = SweepNotes.folder
         jobs = read_jobs(folder) if folder else []
-        if jobs:
+        if folder and jobs:
             write_csv(jobs, folder / "summary.csv")
             print(describe(jobs, folder), flush=True)
         elif folder and not resumed:  # a mistake in what all jobs share

@@ -5,10 +5,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
 from pytorch_lightning.loggers import Logger
 
 from cifar10.callbacks.checkpoint import AtomicCheckpointIO
@@ -63,7 +65,7 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with its callbacks and logger, checked against the machine."""
-    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     settings.pop("compile", None)
     accelerator, devices = settings.get("accelerator", "auto"), settings.setdefault("devices", 1)
     check_devices(accelerator, devices)
@@ -71,7 +73,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         make(f"callbacks.{name}", node, pl.Callback) for name, node in cfg.callbacks.items() if node is not None
     ]
     check_modes(cfg)
-    has_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+    has_bar = any(isinstance(callback, AnyProgressBar) for callback in callbacks)
     if settings.get("enable_progress_bar", True) is True:  # in a file, one line per epoch says it all
         settings["enable_progress_bar"] = sys.stdout.isatty() or has_bar
     if settings["enable_progress_bar"] and not has_bar:
@@ -119,7 +121,7 @@ def resolve_strategy(strategy: str, devices: object, callbacks: list[pl.Callback
     return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and devices != 1 else strategy
 
 
-def compile_mode(setting: object) -> str | None:
+def compile_mode(setting: Any) -> str | None:
     """The mode of torch.compile, "frozen" for only the parts that never learn, None for nothing.
 
     "auto" is what was measured to help (tests/benchmarks/README.md): everything on a GPU, the frozen part on a CPU
