@@ -24,7 +24,7 @@ def train(cfg: DictConfig) -> float:
     datamodule = build.build_data(cfg)
     model = build.build_model(cfg, datamodule)
     trainer = build.build_trainer(cfg)
-    if trainer.fast_dev_run:
+    if cfg.trainer.get("fast_dev_run"):
         trainer.fit(model, datamodule)
         return float(trainer.callback_metrics["val/acc"])
     checkpoint = run.restore_point(cfg, trainer)

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -15,7 +15,7 @@ from cifar10.errors import FolderBusy, UserError, cause_of
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | Path, mode: str = "wb", **options: object) -> Iterator[IO]:
+def atomic_write(path: str | Path, mode: str = "wb", **options: Any) -> Iterator[IO]:
     """Open a new file that replaces `path`, written and synced, once the block has ended without an error.
 
     Until then, and after an error or a kill, the previous file is unchanged. mode, options: of `open`.

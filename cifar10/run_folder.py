@@ -8,7 +8,9 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -82,7 +84,7 @@ def recipe(cfg: DictConfig, watchers: Sequence[str] = (), resolve: bool = False)
 
     watchers: keys in `cfg.callbacks` of callbacks, besides Lightning's own, that change nothing.
     """
-    settings = OmegaConf.to_container(cfg, resolve=resolve)
+    settings: Any = OmegaConf.to_container(cfg, resolve=resolve)
     for key, callback in list((settings.get("callbacks") or {}).items()):
         module, _, name = str((callback or {}).get("_target_")).rpartition(".")
         lightning = module.partition(".")[0] in ("pytorch_lightning", "lightning")
@@ -166,7 +168,7 @@ class RunFolder:
             ) from error
         return cfg
 
-    def write_settings(self, cfg: DictConfig, overrides: Sequence[str], hydra: DictConfig | None = None) -> None:
+    def write_settings(self, cfg: Any, overrides: Sequence[str], hydra: DictConfig | None = None) -> None:
         """The files that Hydra writes, each atomically."""
         self.settings.mkdir(parents=True, exist_ok=True)
         files = {self.config: cfg, self.overrides: OmegaConf.create(list(overrides))}
@@ -223,9 +225,10 @@ class RunFolder:
         return [row | {"epoch": int(row["epoch"])} for row in rows]
 
 
-def overrides_of(hydra: DictConfig, kind: str = "task") -> list[str]:
+def overrides_of(hydra: HydraConf, kind: str = "task") -> list[str]:
     """Hydra's record of the command line's settings, or of Hydra's own, as they were written."""
-    return OmegaConf.to_container(hydra.overrides[kind], resolve=False)
+    found: Any = OmegaConf.to_container(getattr(hydra.overrides, kind), resolve=False)
+    return found
 
 
 def shown(path: str | Path) -> str:

@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 from omegaconf import ListConfig, OmegaConf
@@ -60,7 +61,7 @@ def read_list(file: Path) -> list[str]:
     """The overrides in a run's overrides.yaml; UserError if it is anything but a list of them."""
     try:
         found = load_yaml(file)
-        overrides = list(OmegaConf.to_container(found)) if isinstance(found, ListConfig) else [None]
+        overrides: list[Any] = cast(list, OmegaConf.to_container(found)) if isinstance(found, ListConfig) else [None]
     except YAML_ERRORS as error:
         raise UserError(f"{file} cannot be read as a list of settings ({cause_of(error)})") from error
     if not all(isinstance(override, str) for override in overrides):
@@ -79,7 +80,7 @@ def check_environment(key: str, value: object) -> None:
         raise ValueError(f"{key} reads the environment")
 
 
-def fits(value: object, form: object) -> bool:
+def fits(value: object, form: Any) -> bool:
     """Whether a value read from JSON has a form: a type, a tuple of forms, [form of every item], {key: form}.
 
     A float may be a whole number or NaN; numbers range from 0 to 1e24. A dict may lack keys.

@@ -7,14 +7,16 @@ import os
 import random
 import signal
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning import callbacks
 from pytorch_lightning.callbacks import StochasticWeightAveraging, Timer
-from pytorch_lightning.plugins.environments import SLURMEnvironment
 from torch import Tensor
 
 from cifar10.errors import UserError
@@ -26,7 +28,7 @@ from cifar10.signals import Interrupted, signals
 log = logging.getLogger(__name__)
 
 
-class Checkpoint(pl.callbacks.Checkpoint):
+class Checkpoint(callbacks.Checkpoint):
     """Keep the best and the last checkpoint, in `dirpath`; on a signal, stop once the step is saved.
 
     best.ckpt: the weights with the best `monitor`, a name in `trainer.callback_metrics`. mode: "min" or "max"; None
@@ -74,8 +76,8 @@ class Checkpoint(pl.callbacks.Checkpoint):
     def load_state_dict(self, state_dict: dict) -> None:
         self.best_score = state_dict["best_score"]
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
-        states = [random_state(trainer.strategy.root_device)]
+    def on_save_checkpoint(self, trainer: Any, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        states: list[Any] = [random_state(trainer.strategy.root_device)]
         if trainer.world_size > 1:
             states = [None] * trainer.world_size
             torch.distributed.all_gather_object(states, random_state(trainer.strategy.root_device))
@@ -89,7 +91,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
             self.random_states = checkpoint.get("random_states")
             trainer.should_stop = checkpoint.get("should_stop", False)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
         if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
             raise UserError("callbacks: no checkpoint would hold StochasticWeightAveraging's average; use average=swa")
         if stage == "fit":
@@ -174,7 +176,7 @@ class Checkpoint(pl.callbacks.Checkpoint):
         asked = signals.received is not None
         return trainer.strategy.reduce_boolean_decision(asked, all=False) if trainer.world_size > 1 else asked
 
-    def _stop(self, trainer: pl.Trainer) -> None:
+    def _stop(self, trainer: Any) -> None:
         """End the run here, with its last step saved."""
         if trainer.is_global_zero:
             log.info(
@@ -197,7 +199,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def random_state(device: torch.device) -> dict:
     """The states of Python's, NumPy's and torch's random number generators, as plain values and tensors only."""
-    name, keys, *rest = np.random.get_state()
+    name, keys, *rest = cast(tuple, np.random.get_state())
     state = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
     return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 

@@ -1,5 +1,8 @@
 """TensorBoard: training and validation curves on one chart, and a run's pictures."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -39,7 +42,7 @@ class StageLogger(TensorBoardLogger):
         return self._validation
 
     @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         metrics = {name: value for name, value in metrics.items() if name != "epoch"}  # the x axis shows it already
         for name in [name for name in metrics if name.startswith("val/")]:
             self.validation.add_scalar(name.removeprefix("val/"), metrics.pop(name), step)
@@ -77,7 +80,7 @@ class Dashboard(pl.Callback):
             raise ValueError(f"confusion_every={confusion_every}: must be at least 1 epoch")
         self.images, self.confusion_every = images, confusion_every
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch, batch_idx: int) -> None:
         first = batch_idx == 0 and trainer.current_epoch == 0
         if self.images and first and tensorboard(trainer):
             images = batch[0]
@@ -93,7 +96,7 @@ class Dashboard(pl.Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(rates, trainer.global_step + 1)  # of the step that this batch takes
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         due = last or trainer.current_epoch % self.confusion_every == 0
         if trainer.state.fn == "fit" and due and tensorboard(trainer):
@@ -101,13 +104,13 @@ class Dashboard(pl.Callback):
             self._show_confusion(trainer, pl_module, matrix)
 
     @rank_zero_only
-    def _show_images(self, trainer: pl.Trainer, pl_module: pl.LightningModule, images: torch.Tensor) -> None:
+    def _show_images(self, trainer: Any, pl_module: Any, images: torch.Tensor) -> None:
         images = pl_module.preprocessing.denormalise(images[: self.images].float()).cpu()
         grid = make_grid(images, nrow=8, padding=2, pad_value=1)
         tensorboard(trainer).experiment.add_image("images as the network sees them", grid, trainer.global_step)
 
     @rank_zero_only
-    def _show_confusion(self, trainer: pl.Trainer, pl_module: pl.LightningModule, matrix) -> None:
+    def _show_confusion(self, trainer: Any, pl_module: Any, matrix) -> None:
         writer, step, tag = tensorboard(trainer).validation, trainer.global_step, "confusion matrix"
         if len(matrix) > MOST_NAMED:
             writer.add_image(tag, confusion_image(matrix), step, dataformats="HWC")

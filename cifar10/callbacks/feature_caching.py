@@ -4,6 +4,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -43,7 +44,7 @@ class FeatureCaching(pl.Callback):
         self.boundary: dict[str, FeatureCache] | None = None  # the features there
         self.frozen_state: dict[str, Tensor] = {}  # the weights that the served features come from
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit" or not self.views:
             return
         self._forget()
@@ -57,20 +58,20 @@ class FeatureCaching(pl.Callback):
             )
         self.two_phase = phases[0]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._enter_phase(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._enter_phase(trainer, pl_module)
 
-    def _enter_phase(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _enter_phase(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.views and (phase := self.two_phase.phase(trainer.current_epoch)) != self.cached_phase:
             pl_module.backbone.eval()
             self._cache(trainer, pl_module, phase)
             set_mode(pl_module.backbone)
             self.cached_phase = phase
 
-    def _cache(self, trainer: pl.Trainer, pl_module: pl.LightningModule, phase: int) -> None:
+    def _cache(self, trainer: Any, pl_module: Any, phase: int) -> None:
         """Have the data module serve the features of a phase, and the model start after them."""
         phase_2_follows = self.two_phase.switch_epoch < trainer.max_epochs
         whole = pl_module.split_backbone(len(pl_module.backbone_blocks()))
@@ -91,7 +92,7 @@ class FeatureCaching(pl.Callback):
         self.frozen_state = {name: value.clone() for name, value in frozen.state_dict().items()}
 
     def _cache_boundary(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, trunk: nn.Module, tail: nn.Module, whole: nn.Module
+        self, trainer: Any, pl_module: Any, trunk: nn.Module, tail: nn.Module, whole: nn.Module
     ) -> None:
         """Compute, once, the features before the first trainable block, if the backbone can be split there."""
         first = self.two_phase.first_learning_block(pl_module)
@@ -106,21 +107,21 @@ class FeatureCaching(pl.Callback):
         else:
             log.warning("this backbone is not a sequence of its blocks: only the features of phase 1 are cached")
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Serve images again if a checkpoint has brought weights other than those the features come from."""
         if trainer.state.fn == "validate" and self.frozen_state:
             now = pl_module.state_dict()
             if any(not torch.equal(now[f"backbone.{name}"], value) for name, value in self.frozen_state.items()):
                 trainer.datamodule.serve({})
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage == "validate" and self.frozen_state:  # `fit` leaves the features to the validation that follows it
             trainer.datamodule.serve({})
             self._forget()
 
 
 def compute_features(
-    trainer: pl.Trainer, network: Callable[[Tensor], Tensor], views: int, of: dict[str, FeatureCache] | None = None
+    trainer: Any, network: Callable[[Tensor], Tensor], views: int, of: dict[str, FeatureCache] | None = None
 ) -> dict[str, FeatureCache]:
     """A frozen network's output for every training image, in `views` fixed views, and for every validation image.
 
@@ -149,7 +150,7 @@ def compute_features(
     return caches
 
 
-def freeze(trainer: pl.Trainer, pl_module: pl.LightningModule, network: nn.Module) -> Callable[[Tensor], Tensor]:
+def freeze(trainer: pl.Trainer, pl_module: Any, network: nn.Module) -> Callable[[Tensor], Tensor]:
     """The network as a function without gradients, compiled with its weights folded into the code if the model says so.
 
     Its weights must not change afterwards.

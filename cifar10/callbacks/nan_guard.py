@@ -2,6 +2,7 @@
 
 import math
 import os
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -24,25 +25,25 @@ class NaNGuard(pl.Callback):
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps}: must be at least 1")
         self.every_n_steps = every_n_steps
-        self.unread: list[tuple[int, list[float], Tensor]] = []  # (step, its learning rates, its loss)
+        self.unread: list[tuple[int, dict[str, float], Tensor]] = []  # (step, its learning rates, its loss)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch, batch_idx: int) -> None:
         self.rates = {group.get("role", "lr"): group["lr"] for group in trainer.optimizers[0].param_groups}
         self.step = trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch, batch_idx) -> None:
         self.unread.append((self.step, self.rates, outputs["loss"]))
         alone_on_cpu = pl_module.device.type == "cpu" and trainer.world_size == 1
         every = 1 if alone_on_cpu else self.every_n_steps
         if trainer.is_last_batch or trainer.should_stop or len(self.unread) >= every:
             self._read(trainer, pl_module)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict) -> None:
         self._read(trainer, pl_module)
         if not nn.utils.get_total_norm(pl_module.parameters()).isfinite():
             raise UserError(f"weights are NaN or infinite after step {trainer.global_step}; {advice(trainer)}")
 
-    def _read(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _read(self, trainer: pl.Trainer, pl_module: Any) -> None:
         unread, self.unread = self.unread, []
         bad = (~torch.stack([loss for *_, loss in unread]).isfinite()).nonzero().flatten().tolist() if unread else []
         step = unread[bad[0]][0] if bad else math.inf
@@ -62,6 +63,7 @@ class NaNGuard(pl.Callback):
 def advice(trainer: pl.Trainer) -> str:
     keeper = trainer.checkpoint_callback
     last = getattr(keeper, "last", None) or getattr(keeper, "best_model_path", None)
-    there = last and os.path.exists(last)
-    good = f"the last good checkpoint is {os.path.relpath(last)}" if there else "no checkpoint has been saved yet"
+    good = "no checkpoint has been saved yet"
+    if last and os.path.exists(last):
+        good = f"the last good checkpoint is {os.path.relpath(last)}"
     return f"{good}; try a lower learning rate (model.lr, callbacks.two_phase.lr)"

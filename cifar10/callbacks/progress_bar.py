@@ -1,5 +1,7 @@
 """A bar for the current epoch, which makes way for the epoch's line in the log."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar
 
@@ -27,7 +29,7 @@ class ProgressBar(TQDMProgressBar):
         self.train_progress_bar.leave = False
         super().on_train_end(*arguments)
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, object]:
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         if trainer.training and pl_module.train_metrics.confusion.any():
             metrics["train/loss"] = f"{float(pl_module.train_metrics.running_loss):.3f}"

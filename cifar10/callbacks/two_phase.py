@@ -2,6 +2,7 @@
 
 import logging
 import math
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -72,31 +73,31 @@ class TwoPhaseFineTuning(pl.Callback):
         """1 while the backbone is frozen, 2 afterwards."""
         return 1 if epoch < self.switch_epoch else 2
 
-    def first_learning_block(self, pl_module: pl.LightningModule) -> int:
+    def first_learning_block(self, pl_module: Any) -> int:
         """The number of the first block that phase 2 unfreezes."""
         blocks = len(pl_module.backbone_blocks())
         return blocks - max(1, round(self.unfreeze_fraction * blocks))
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         if not hasattr(pl_module, "backbone_blocks"):
             raise UserError(f"callbacks.two_phase: {type(pl_module).__name__} has no backbone to freeze; remove it")
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.switch_epoch >= (trainer.max_epochs or math.inf):
             log.info("phase 2 will not begin: head_epochs=%d, max_epochs=%d", self.switch_epoch, trainer.max_epochs)
         self._enter_phase(trainer, pl_module)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.current_epoch == self.switch_epoch:
             self._switch(trainer, pl_module)
         self._enter_phase(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs, batch, batch_idx) -> None:
         # not at the start of the epoch: a run resumed in mid-epoch starts after that
         if trainer.is_last_batch or trainer.should_stop:
             pl_module.log_now({"phase": float(self.phase(trainer.current_epoch))})
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         epoch, loss = trainer.current_epoch, self.sign * float(trainer.callback_metrics[self.monitor])
@@ -111,7 +112,7 @@ class TwoPhaseFineTuning(pl.Callback):
                 log.info("%s has not improved for %d epochs: stopping", self.monitor, self.patience)
                 trainer.should_stop = True
 
-    def _switch(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _switch(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Restore the best head, and forget phase 1's optimizer state and score."""
         if self.best_head is not None:
             load_whole_state(pl_module.head, self.best_head)
@@ -124,7 +125,7 @@ class TwoPhaseFineTuning(pl.Callback):
         for average in averages(trainer):
             average.restart()
 
-    def _enter_phase(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _enter_phase(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Freeze blocks and set learning rates for the phase of this epoch."""
         switch_step, last_step = optimizer_steps(trainer, self.switch_epoch), optimizer_steps(trainer)
         if self.phase(trainer.current_epoch) == 1:

@@ -94,6 +94,7 @@ def make_another(folder: Path) -> Path:
     for number in itertools.count(1):
         with contextlib.suppress(FileExistsError):
             return make(folder if number == 1 else folder.with_name(f"{folder.name}_{number}"), exist_ok=False)
+    raise AssertionError
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -172,7 +173,7 @@ def make_absolute(cfg: DictConfig, start: str) -> None:
             OmegaConf.update(cfg, key, os.path.join(start, path))
 
 
-def remove_unused_folder(own: DictConfig) -> None:
+def remove_unused_folder(own: HydraConf) -> None:
     """Remove from the job's folder what Hydra put there, if it holds nothing else; own: Hydra's configuration."""
     folder = Path(own.runtime.output_dir)
     if folder == Path(own.runtime.cwd):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -125,12 +126,12 @@ def unknown(key: str, config_name: str) -> str:
         )
     settings = [name for name in flatten(cfg) if name != key and not name.endswith("_target_")]
     near = [name for name in settings if name.endswith("." + key.rpartition(".")[2])]  # in another section
-    known = [name for name in cfg if name != key] if "." not in key else settings
+    known = [str(name) for name in cfg if name != key] if "." not in key else settings
     near = near or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     return "no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
 
 
-def check_added(cfg: DictConfig, hydra_cfg: DictConfig, config_name: str) -> None:
+def check_added(cfg: DictConfig, hydra_cfg: HydraConf, config_name: str) -> None:
     """UserError for a setting that was added at the top level, where nothing would read it."""
     for override in overrides_of(hydra_cfg):
         key = override.partition("=")[0]

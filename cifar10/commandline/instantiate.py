@@ -5,14 +5,17 @@ import re
 import types
 import typing
 from collections.abc import Collection
+from typing import Any, TypeVar
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, ListConfig
 
 from cifar10.errors import UserError, cause_of, one_line
 
+Made = TypeVar("Made")
 
-def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
+
+def make(key: str, node: DictConfig, kind: type[Made], **given: Any) -> Made:
     """Instantiate a configuration node as an object of a kind.
 
     Raises UserError for another class, and for a key or value that its class does not take.
@@ -31,7 +34,7 @@ def make(key: str, node: DictConfig, kind: type, **given: object) -> object:
         raise cause from None  # a bug: its own traceback
 
 
-def named(key: str, node: DictConfig, error: Exception) -> str:
+def named(key: str, node: DictConfig, error: BaseException) -> str:
     """An error's message on one line, prefixed with the setting that it is about.
 
     A class whose argument is wrong raises a ValueError that begins with `argument=value: `; the prefix is that
@@ -46,7 +49,7 @@ def named(key: str, node: DictConfig, error: Exception) -> str:
     return (source[1] if source else f"{key}.{argument[1]}") + message[argument.end() :]
 
 
-def find_class(key: str, name: object, kind: type) -> type:
+def find_class(key: str, name: object, kind: type[Made]) -> type[Made]:
     """The class with this name; UserError if there is none, or it is of another kind."""
     wanted = f"{key}._target_={name}: must name {kind.__module__}.{kind.__name__} or a subclass of it"
     if not isinstance(name, str):

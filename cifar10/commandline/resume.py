@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -44,7 +45,7 @@ def resume_run(folder: Path, settings: Sequence[str]) -> list[str]:
     run = RunFolder(folder)
     if not run.config.is_file():
         raise UserError(f"resume={folder}: not a run that can be resumed, {run.config} does not exist")
-    stored = OmegaConf.to_container(run.read_config(), resolve=False)
+    stored: Any = OmegaConf.to_container(run.read_config(), resolve=False)
     read_list(run.overrides)
     given = [setting for setting in settings if key_of(setting) not in ("resume", *PLACE)]
     given = [re.sub(r"^\+(?=[\w.]+=)", "++", setting) for setting in given]  # the stored settings may have it already
@@ -83,10 +84,10 @@ def take_out(tree: dict, key: str) -> None:
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Hydra's flags with their values, and the settings KEY=VALUE; UserError for flags that do not exist."""
 
-    def refuse(message: str) -> None:
+    def refuse(message: str) -> NoReturn:
         raise UserError(f"{message}; settings are KEY=VALUE, flags are listed by --hydra-help")
 
-    parser = get_args_parser()
+    parser: Any = get_args_parser()
     parser.error = refuse
     settings = parser.parse_intermixed_args(list(arguments)).overrides
     return [argument for argument in arguments if argument not in settings], settings

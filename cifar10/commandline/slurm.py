@@ -9,8 +9,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from cifar10.run_folder import RunFolder
 
@@ -28,7 +28,7 @@ def note_file(arguments: list[str]) -> Path:
     return Path("outputs") / ".slurm" / f"{job()}-{hashlib.sha256(repr(arguments).encode()).hexdigest()[:12]}"
 
 
-def note(arguments: list[str], hydra: DictConfig) -> None:
+def note(arguments: list[str], hydra: HydraConf) -> None:
     """Record which folder the command with these arguments uses."""
     if job() is not None:
         file = Path(hydra.runtime.cwd) / note_file(arguments)
@@ -47,7 +47,7 @@ def earlier_folder(arguments: list[str]) -> Path | None:
 def requeue() -> None:
     """Have Slurm requeue this job."""
     try:
-        code = subprocess.call(["scontrol", "requeue", job()])
+        code = subprocess.call(["scontrol", "requeue", str(job())])
     except OSError as error:
         code = error.strerror
     if code == 0:

@@ -4,6 +4,7 @@ import pickle
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,10 +37,10 @@ def load_batches(
     folder: Path, names: Sequence[str], classes: int, labels_key: bytes = b"labels"
 ) -> tuple[Tensor, Tensor]:
     """The files' images uint8 (N, 3, 32, 32) and labels int64 (N,). Raises UserError naming a damaged file."""
-    images = labels = None
+    images = labels = torch.empty(0)
     for index, name in enumerate(names):
         data, batch_labels = _read_batch(folder / name, classes, labels_key)
-        if images is None:  # allocated once, because all files of a split have the same number of images
+        if index == 0:  # allocated once, because all files of a split have the same number of images
             images = torch.empty(len(names), len(data), 3, 32, 32, dtype=torch.uint8)
             labels = torch.empty(len(names), len(data), dtype=torch.int64)
         if len(data) != images.shape[1]:
@@ -69,10 +70,13 @@ def _read_batch(path: Path, classes: int, labels_key: bytes) -> tuple[np.ndarray
     return data, labels.astype(np.int64)
 
 
-class _Python2Pickler(pickle._Pickler):
+_Pickler: Any = pickle._Pickler  # Python's own, in Python, which no stub describes
+
+
+class _Python2Pickler(_Pickler):
     """Pickles bytes as Python 2 pickled `str`, as in the official files, so that any CIFAR-10 reader can read them."""
 
-    dispatch = pickle._Pickler.dispatch.copy()
+    dispatch = _Pickler.dispatch.copy()
 
     def save_bytes(self, value: bytes) -> None:
         size = len(value)

@@ -7,7 +7,7 @@ it happens to the whole batch on the device in `on_after_batch_transfer`.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -72,7 +72,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         policy: str | None = None,
         erasing: float = 0.0,
         resize: str = "crop",
-        background: list[int] = WHITE,
+        background: list[int] | tuple[int, ...] = WHITE,
         store_size: int | None = None,
         cache: str | None = None,
         test_size: int | float = 0.2,
@@ -92,13 +92,13 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size={image_size}: must be at least one pixel")
         check_fit(store_size, resize, background)
-        self.source = open_source(source, root, labels=labels, classes=classes)
+        self.source: Any = open_source(source, root, labels=labels, classes=classes)
         sizes = (val_size, train_size, split_seed)
         if hasattr(self.source, "pictures"):
             self.data = PictureData(self.source, *sizes, test_size, max_unreadable, duplicates, cache)
         else:
             self.data = ArrayData(self.source, *sizes)
-        self.fit_settings = {"store_size": store_size, "resize": resize, "background": tuple(background)}
+        self.fit_settings: dict = {"store_size": store_size, "resize": resize, "background": tuple(background)}
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed, self.sampler, self.image_size = seed, sampler, image_size
         self.augmentation = Augmentation(
@@ -149,7 +149,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if preprocessing.store_size is None and isinstance(self.data, PictureData):
             room = ROOM_FOR_CROPS if self.augmentation.crop_scale else 1
             store_size = self.fit_settings["store_size"] or round(room * preprocessing.image_size)
-            preprocessing.set_fit(**self.fit_settings | {"store_size": store_size})
+            preprocessing.set_fit(**{**self.fit_settings, "store_size": store_size})
         self.preprocessing = preprocessing
 
     def keep_split(self, folder: Path, write: bool = True) -> None:
@@ -196,12 +196,12 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def _batches(self, stage: str, batch_size: int, shuffle: bool = False) -> "Batches":
         part = "test" if stage == "test" else "train"
         rank, world_size = 0, 1
+        images, labels = self.loaded[part]
         if self.trainer is not None:
             device = self.trainer.strategy.root_device
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-            if device != self.loaded[part][0].device and fits_on(device, self.loaded[part][0].nbytes):
-                self.loaded[part] = tuple(tensor.to(device) for tensor in self.loaded[part])
-        images, labels = self.loaded[part]
+            if device != images.device and fits_on(device, images.nbytes):
+                images, labels = self.loaded[part] = images.to(device), labels.to(device)
         batches = Batches(images, labels, self.indices[stage], batch_size, rank, world_size)
         if batches.smallest < world_size:
             key = "batch_size" if stage == "train" else "eval_batch_size"
@@ -211,7 +211,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
             )
         batches.features = lambda: self.features.get(stage)
         if shuffle:
-            anew = not (self.trainer and self.trainer.overfit_batches)
+            anew = not getattr(self.trainer, "overfit_batches", 0)
             epoch = lambda: self.trainer.current_epoch if self.trainer else 0  # noqa: E731
             batches.shuffle(self.seed, self.augmentation, epoch, anew, self.sampler == "balanced")
         return batches

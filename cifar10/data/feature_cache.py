@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -98,17 +98,17 @@ def fill(
     rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
     count, views = shape
     batch_size = -(-batch_size // world_size) * world_size
-    cache = None
+    cache: Any = None
     for view, start in itertools.product(range(views), range(0, count, batch_size)):
         left = min(batch_size, count - start)
         # The last batch repeats the last image until every process has equally many.
         places = torch.arange(start, start - (-left // world_size) * world_size).clamp(max=count - 1)
         features = network(inputs(places[rank::world_size], view))
-        if world_size > 1:
+        if trainer and world_size > 1:
             features = trainer.strategy.all_gather(features).transpose(0, 1).flatten(0, 1)
         if cache is None:
             cache = FeatureCache(count, views, features, device, folder, trainer.num_devices if trainer else 1)
-            if world_size > 1:
+            if trainer and world_size > 1:
                 trainer.strategy.barrier()  # all check how much memory is free before any takes some
         cache.write(places, view, features)
         advance(left)

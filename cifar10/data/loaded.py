@@ -1,5 +1,7 @@
 """What a data module has loaded of its source: arrays here, encoded pictures in `cifar10.data.picture_data`."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,9 +18,9 @@ class LoadedData:
     """
 
     def __init__(self, source: Source | PictureSource):
-        self.source = source
+        self.source: Any = source  # which of the two, the subclass knows
         self.trained_names: tuple[str, ...] | None = None
-        self.loaded: dict[str, tuple[Tensor, Tensor]] = {}
+        self.loaded: dict[str, Any] = {}
         self.indices: dict[str, Tensor] = {}
 
     @property
@@ -45,7 +47,7 @@ class ArrayData(LoadedData):
         super().__init__(source)
         self.sizes, self.split_seed = (train_size, val_size), split_seed
 
-    def load(self, stage: str | None, preprocessing: Preprocessing, fit: dict[str, object]) -> None:
+    def load(self, stage: str | None, preprocessing: Preprocessing, fit: dict[str, Any]) -> None:
         """Load what is needed; `fit` and `validate` never open the test files, `test` and `predict` no others.
 
         fit: for a preprocessing that does not know yet how pictures of other sizes become like these.
@@ -61,4 +63,4 @@ class ArrayData(LoadedData):
             self.indices["test"] = torch.arange(len(labels))
         if preprocessing.store_size is None:
             images, _ = next(iter(self.loaded.values()))
-            preprocessing.set_fit(**fit | {"store_size": min(images.shape[-2:])})
+            preprocessing.set_fit(**{**fit, "store_size": min(images.shape[-2:])})

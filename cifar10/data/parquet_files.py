@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def holds_pictures(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
-def named_classes(metadata: dict[bytes, bytes] | None, column: str) -> tuple[str, ...] | None:
+def named_classes(metadata: Any, column: str) -> tuple[str, ...] | None:
     """The names of a `ClassLabel` in what Hugging Face's `datasets` writes into a schema; None without them."""
     try:
         names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
@@ -98,11 +98,12 @@ def number_classes(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """The class names, and the number of each row's class, below 0 for none; UserError if no row has one."""
     if names is None or pa.types.is_string(labels.type):
-        values = pc.unique(labels).to_pylist()
+        values = labels.unique().to_pylist()
         values = sorted(
             (one for one in values if one not in (None, "") and (isinstance(one, str) or one >= 0)), key=natural
         )
-        labels, names = pc.index_in(labels, pa.array(values, labels.type)), tuple(map(str, values))
+        known = pc.SetLookupOptions(pa.array(values, labels.type))
+        labels, names = pc.call_function("index_in", [labels], known), tuple(map(str, values))
     numbers = pc.fill_null(labels, -1).to_numpy().astype(np.int64)
     if not (numbers >= 0).any():
         raise UserError(f"{root}: no row has a label")

@@ -5,6 +5,7 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from cifar10.data.store import open_store
 from cifar10.errors import UserError
 from cifar10.files import atomic_write
 from cifar10.report.numbers import plural
-from cifar10.run_folder import RunFolder, shown
+from cifar10.run_folder import shown
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class PictureData(LoadedData):
     splits only in the last of train, val, test. cache: the folder of stores.
     Raises ValueError for a value out of range.
     """
+
+    run: Any  # the RunFolder whose split is followed, if it has one
 
     def __init__(
         self,
@@ -53,10 +56,10 @@ class PictureData(LoadedData):
         self.sizes, self.split_seed = (test_size, val_size, train_size), split_seed
         self.max_unreadable, self.duplicates = max_unreadable, duplicates
         self.cache = None if cache is None else Path(cache).expanduser()
-        self.run: RunFolder | None = None  # whose split is followed, if it has one
+        self.run = None
         self.keeps = False  # in the run's folder, what is selected and what is left out
 
-    def load(self, stage: str | None, preprocessing: Preprocessing, fit: dict[str, object]) -> None:
+    def load(self, stage: str | None, preprocessing: Preprocessing, fit: dict[str, Any]) -> None:
         """Load the pictures of all splits, and log what is there; `preprocessing` says how they become squares.
 
         Raises UserError for pictures that are gone or cannot be read, and for a split that `stage` needs and that has
@@ -78,14 +81,16 @@ class PictureData(LoadedData):
         twice: groups of indices whose content is the same in several splits.
         """
         self.pictures, names = self.source.pictures(), self.source.class_names
-        remembered = self.run is not None and self.run.split.exists()
-        if remembered:
+        remembered = self.run.split if self.run is not None and self.run.split.exists() else None
+        if remembered is not None:
             needed = ("train", "val", "test") if training else ("val", "test")
-            splits = follow(self.pictures, names, read_table(self.run.split), needed)
+            splits = follow(self.pictures, names, read_table(remembered), needed)
         else:
             splits = draw(self.pictures, *self.sizes, self.split_seed)
-        fit = (preprocessing.store_size, preprocessing.resize_mode, preprocessing.background)
-        self.store = open_store(self.pictures, *fit, self.cache, self.source.name)
+        size, background = cast(int, preprocessing.store_size), preprocessing.background
+        self.store = open_store(
+            self.pictures, size, preprocessing.resize_mode, background, self.cache, self.source.name
+        )
         lost = [index for index in self.store.errors if splits[index] != UNUSED]
         splits[lost] = UNUSED
         self.twice = duplicates(splits, self.store.digests)
@@ -95,9 +100,9 @@ class PictureData(LoadedData):
         self.announce(lost, training)
         if self.keeps:
             self.write_problems()
-        listed = shown(self.run.unreadable) if self.keeps else ""
+        listed = shown(self.run.unreadable) if self.run is not None and self.keeps else ""
         check_readable(self.pictures, names, self.store.errors, self.max_unreadable, listed)
-        if self.keeps and not remembered:
+        if self.keeps and remembered is None:
             self.write_split()
 
     def part(self, stage: str) -> Part:

@@ -1,6 +1,8 @@
 """What every image goes through before the network, in training and afterwards; it travels in the checkpoint."""
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +42,13 @@ class Preprocessing(nn.Module):
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.set_fit(store_size, resize, background)
 
-    def set_fit(self, store_size: int | None, resize: str, background: tuple[int, ...]) -> None:
+    def set_fit(self, store_size: int | None, resize: str, background: Sequence[int]) -> None:
         """Make pictures square in this way from now on; ValueError for a value out of range."""
         check_fit(store_size, resize, background)
         self.store_size, self.resize_mode, self.background = store_size, resize, tuple(background)
 
     @property
-    def settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, Any]:
         """The arguments that rebuild it: plain values."""
         names = ("image_size", "mean", "std", "interpolation", "store_size", "background")
         return {name: getattr(self, name) for name in names} | {"resize": self.resize_mode}
@@ -100,8 +102,8 @@ class Preprocessing(nn.Module):
 @torch.inference_mode(False)
 def affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Factor and summand, each (1, C, 1, 1), that normalise a pixel of 0 to 255 in one multiply-add."""
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
-    return (1 / (255 * std)).float().to(device), (-mean / std).float().to(device)
+    means, stds = (torch.tensor(values, dtype=torch.float64).view(1, -1, 1, 1) for values in (mean, std))
+    return (1 / (255 * stds)).float().to(device), (-means / stds).float().to(device)
 
 
 @lru_cache(maxsize=16)
@@ -117,7 +119,7 @@ def resize_matrix(side: int, size: int, interpolation: str, device: torch.device
     return resized[0, 0]
 
 
-def check_fit(size: int | None, resize: str, background: tuple[int, ...]) -> None:
+def check_fit(size: int | None, resize: str, background: Sequence[int]) -> None:
     """ValueError for arguments that `fit` does not take."""
     if size is not None and size < 1:
         raise ValueError(f"store_size={size}: must be at least one pixel")

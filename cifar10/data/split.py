@@ -29,7 +29,7 @@ def size_of(name: str, size: int | float, total: int, most: int, what: str) -> i
         raise ValueError(f"{name}={size}: too few pictures, as that is none of {total:,} {what}; add some, or raise it")
     if not 1 <= count <= most:
         raise ValueError(f"{name}={size}: must be 1 to {most:,} of the {total:,} {what}, or a fraction of them")
-    return count
+    return int(count)
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -3,12 +3,12 @@
 import json
 import logging
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from cifar10.data.batches import Batches
 from cifar10.data.picture_data import PictureData
@@ -146,7 +146,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
         "image_size": predictor.preprocessing.image_size,
         "hardware": device_name(settings.device),
         "commit": commit(),
-        "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
+        "versions": {"torch": torch.__version__, "pytorch-lightning": version("pytorch-lightning")},
     }
     return {
         "logits": logits,
@@ -183,7 +183,7 @@ def predict(
 def write_predictions(file: Path, arrays: dict) -> None:
     """Write predictions.npz atomically."""
     with atomic_write(file) as whole:
-        np.savez_compressed(whole, **arrays | {"facts": np.array(json.dumps(arrays["facts"]))})
+        np.savez_compressed(whole, **{**arrays, "facts": np.array(json.dumps(arrays["facts"]))})
 
 
 def read_predictions(file: Path) -> dict | None:
@@ -204,7 +204,7 @@ def read_predictions(file: Path) -> dict | None:
         return None
 
 
-def well_formed(arrays: dict, facts: object) -> bool:
+def well_formed(arrays: dict, facts: Any) -> bool:
     """Whether stored arrays and facts are what `predict_run` makes."""
     names = arrays["class_names"]
     if names.ndim != 1 or names.dtype.kind != "U" or not fits(facts, FACTS) or not facts.keys() >= NEEDED:

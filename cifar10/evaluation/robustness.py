@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -182,7 +183,7 @@ def collect(groups: Sequence[Group], kind: str, settings: Settings) -> dict | No
         return None
     summaries = []
     for group in groups:
-        mine = [found[run.folder] for run in group.runs]
+        mine: list[Any] = [found[run.folder] for run in group.runs]
         acc = np.mean([[[one["acc"][name][s] for s in severities] for name in names] for one in mine], axis=0)
         clean = float(np.mean([one["clean"] for one in mine]))
         summaries.append({"name": group.name, "clean": clean, "acc": acc.tolist(), "mean": float(acc.mean())})

@@ -144,7 +144,7 @@ def compute(groups: Sequence[Group], labels: np.ndarray | None, file: str | None
         raise UserError(f"the predictions cannot be scored: {error}; was training stable?") from error
     if by_size:
         results["efficiency"] = by_size
-    if labels is not None:
+    if labels is not None and file is not None:
         results["corrected"] = comparison.relabel(shown, labels) | {"file": Path(file).name}
     for key, kind in (("robustness", "computed"), ("cifar10c", "published")):
         if (found := robustness.collect(shown, kind, settings)) is not None:

@@ -48,7 +48,7 @@ def errors(findings: Findings) -> list[str]:
 def classes(findings: Findings) -> list[str]:
     """Classes that are small, unequal, or absent from a split."""
     found, names = [], [printable(name) for name in findings.collection.class_names]
-    total = sum(findings.counts.values())
+    total = np.sum([*findings.counts.values()], axis=0)
     if few := [names[label] for label in np.flatnonzero(total < FEW)]:
         found.append(f"{count(len(few))} {'class' if len(few) == 1 else 'classes'} with fewer than {FEW} pictures:"
                      f" {listed(few)}.")  # fmt: skip

@@ -76,9 +76,8 @@ def collect(datamodule: CIFAR10DataModule) -> Collection:
         store, files = datamodule.data.store, datamodule.data.pictures.files
         known = {files[index]: reason for index, reason in store.errors.items()}
         sizes = store.sizes[np.concatenate([part.indices.numpy() for part in parts])]
-        return replace(
-            collection, digests=np.concatenate([part.digests for part in parts]), sizes=sizes, unreadable=known
-        )
+        digests = np.concatenate([part.digests for part in parts if part.digests is not None])
+        return replace(collection, digests=digests, sizes=sizes, unreadable=known)
     return replace(collection, digests=digests_of(read, int(starts[-1])))
 
 

@@ -41,7 +41,7 @@ def load_backbone(name: str, pretrained: bool, weights: str | None, image_size: 
 def compute(model: EfficientNet, read: Callable[[np.ndarray], np.ndarray], places: np.ndarray) -> np.ndarray:
     """Pooled features of the pictures at these places, float32 (n, D); read: places -> uint8 (n, 3, S, S)."""
     parts = []
-    with torch.inference_mode(), Progress(len(places), f"features of {model.hparams.backbone}") as progress:
+    with torch.inference_mode(), Progress(len(places), f"features of {model.hparams['backbone']}") as progress:
         for few in np.array_split(places, -(-len(places) // BATCH)):
             images = torch.from_numpy(read(few)).to(model.device)
             parts.append(model.backbone(model.preprocessing(images)).float().cpu())

@@ -96,10 +96,10 @@ def use_features(findings: Findings, values: np.ndarray) -> None:
 def pixel_statistics(found: Collection, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, (3,) in [0, 1], and mean pictures of all and of each class."""
     classes = len(found.class_names)
-    total, counts, squares = 0, np.zeros(classes), np.zeros(3)
+    total, counts, squares = np.zeros(()), np.zeros(classes), np.zeros(3)
     for few in np.array_split(places, -(-len(places) // 64)):
         images = found.read(few).astype(np.float32) / 255
-        total = np.zeros((classes, *images.shape[1:])) if isinstance(total, int) else total
+        total = np.zeros((classes, *images.shape[1:])) if total.ndim == 0 else total
         np.add.at(total, found.labels[few], images)
         counts += np.bincount(found.labels[few], minlength=classes)
         squares += np.square(images).sum((0, 2, 3), dtype=np.float64)

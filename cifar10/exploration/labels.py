@@ -1,6 +1,7 @@
 """Likely label errors by confident learning (Northcutt et al. 2021, "Confident Learning", JAIR 70)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -44,12 +45,12 @@ def find(features: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[list[
         return [], 0.0
     regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.001, max_iter=200))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    probabilities = cross_val_predict(regression, features[kept], given, cv=folds, method="predict_proba")
+    probabilities: Any = cross_val_predict(regression, features[kept], given, cv=folds, method="predict_proba")
     wrong = find_label_issues(given, probabilities, filter_by="low_self_confidence", n_jobs=1)
     quality, suggested = get_label_quality_scores(given, probabilities), probabilities.argmax(1)
-    wrong &= suggested != given
+    wrong &= np.not_equal(suggested, given)
     found = [
         LabelError(int(kept[i]), int(labels[kept[i]]), int(classes[suggested[i]]), float(probabilities[i].max()))
         for i in sorted(np.flatnonzero(wrong), key=quality.__getitem__)
     ]
-    return found, float((suggested == given).mean())
+    return found, float(np.equal(suggested, given).mean())

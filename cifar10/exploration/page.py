@@ -1,6 +1,6 @@
 """The page about a data set, `explore.html`: findings laid out in the blocks of a report."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,7 @@ def similarity(findings: Findings) -> Iterator[Block]:
         "y": (1000 * findings.map[:, 1]).round().astype(int).tolist(),
         "labels": found.labels[chosen].tolist(),
         "splits": found.splits[chosen].tolist(),
-        "files": [printable(found.files[place]) for place in chosen],
+        "files": [printable(found.files[int(place)]) for place in chosen],
         "suggested": [suggested.get(int(place), -1) for place in chosen],
         "classes": [printable(name) for name in found.class_names],
         **{"sheet": sheet, "columns": columns, "colours": GROUP_COLOURS, "markers": MARKERS},
@@ -199,6 +199,6 @@ def class_name(findings: Findings, label: int) -> str:
     return printable(findings.collection.class_names[label])
 
 
-def some(shown: Sequence, of: Sequence) -> str:
+def some(shown: Sized, of: Sized) -> str:
     """Where the rest is, if not all is shown."""
     return "" if len(shown) == len(of) else f" The first {len(shown)} are shown; all are in explore.json."

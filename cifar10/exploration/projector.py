@@ -17,7 +17,11 @@ def write(folder: Path, findings: Findings) -> None:
     """Write the components of the chosen pictures below `folder`, as a new run of `tensorboard --logdir folder`."""
     found, chosen = findings.collection, findings.chosen
     rows = [
-        [printable(found.class_names[found.labels[place]]), str(found.splits[place]), printable(found.files[place])]
+        [
+            printable(found.class_names[found.labels[place]]),
+            str(found.splits[place]),
+            printable(found.files[int(place)]),
+        ]
         for place in chosen
     ]
     side = min(32, LARGEST_SHEET // int(np.ceil(len(chosen) ** 0.5)))

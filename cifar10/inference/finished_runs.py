@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from torch import nn
 
 from cifar10.commandline.instantiate import check_values
 from cifar10.errors import UserError, one_line
@@ -82,7 +82,7 @@ class FinishedRun:
             predictor = Predictor(model, model.preprocessing, model.class_names)
         return predictor
 
-    def load_model(self, file: Path, parameters: dict) -> nn.Module:
+    def load_model(self, file: Path, parameters: dict) -> Any:
         """The ImageClassifier of a checkpoint with these hyperparameters, on the CPU; UserError as `load_predictor`."""
         from cifar10.models.classifier import ImageClassifier  # with Lightning, for which others need not wait
 
@@ -121,7 +121,7 @@ def require_checkpoint(folder: Path, checkpoint: str) -> Path:
     return file
 
 
-def find(run: str | None, runs: object) -> list[Path]:
+def find(run: str | None, runs: Any) -> list[Path]:
     """The folders given by `run` (None: the newest under outputs/) or `runs`: runs, sweeps' folders, globs.
 
     A sweep stands for its jobs, in order. Raises UserError if nothing is found.
@@ -206,7 +206,7 @@ def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig
     """A stored section as plain values, without interpolations and without other classes."""
     own_class(folder, node, base)
     try:
-        plain = OmegaConf.to_container(node, resolve=True)
+        plain: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"run={folder}: {key}: {one_line(error)}") from error
     for name, value in plain.items():
@@ -214,4 +214,4 @@ def own_node(folder: Path, key: str, node: DictConfig, base: type) -> DictConfig
         special = str(name).startswith("_") and name != "_target_"
         if special or any(isinstance(item, dict | list) or "${" in str(item) for item in items):
             raise UserError(f"run={folder}: its configuration has {key}.{name}, which is not a number, text or a list")
-    return OmegaConf.create(plain)
+    return DictConfig(plain)

@@ -1,5 +1,7 @@
 """Grad-CAM: which parts of a picture speak for a class (Selvaraju et al. 2017, section 3)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -25,7 +27,7 @@ def heat(predictor: Predictor, image: Tensor, index: int) -> np.ndarray:
         raise UserError("explanations need another package: pip install 'cifar10[explain]'") from None
     with torch.inference_mode(False), torch.enable_grad():
         inputs = predictor.preprocessing(image[None].clone()).requires_grad_()
-        found = LayerGradCam(predictor.network, last_feature_map(predictor, inputs)).attribute(
+        found: Any = LayerGradCam(predictor.network, last_feature_map(predictor, inputs)).attribute(
             inputs, target=index, relu_attributions=True
         )
     size = tuple(image.shape[-2:])

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ class Model:
         self.folder, self.name = folder, shown(folder)
         self.predictor, self.device, self.calibration = predictor.to(device), device, calibration
         preprocessing = predictor.preprocessing
-        self.square = Square(preprocessing.store_size, preprocessing.resize_mode, preprocessing.background)
+        self.square = Square(cast(int, preprocessing.store_size), preprocessing.resize_mode, preprocessing.background)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -113,7 +114,8 @@ def load(run: str | Path, checkpoint: str = "best", device: str | torch.device =
     if len(folders) > 1:
         raise UserError(f"run={run}: {len(folders)} runs are below it; name one of them, as {folders[0]}")
     finished = open_run(folders[0])
-    settings = Settings(checkpoint=checkpoint, accelerator=getattr(device, "type", device))
+    name = device if isinstance(device, str) else device.type
+    settings = Settings(checkpoint=checkpoint, accelerator=name)
     predictor = finished.load_predictor(checkpoint)
     if predictor.preprocessing.store_size is None:
         predictor.preprocessing.set_fit(OF_EARLIER_VERSIONS, "crop", predictor.preprocessing.background)
@@ -133,7 +135,7 @@ def one_by_one(images: Picture | Iterable[Picture]) -> Sequence[Picture]:
     return [images] if isinstance(images, bytes | str | Path | Image.Image) else list(images)
 
 
-def pixels(picture: Image.Image | np.ndarray | Tensor, background: tuple[int, int, int]) -> Tensor:
+def pixels(picture: Image.Image | np.ndarray | Tensor, background: tuple[int, ...]) -> Tensor:
     """uint8 (3, H, W) of an opened picture, an array or a tensor; ValueError for anything else."""
     if isinstance(picture, Image.Image):
         return pixels_of(picture, background)

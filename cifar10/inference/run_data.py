@@ -1,6 +1,7 @@
 """A finished run's own data, as it was split and prepared for training."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,8 +28,8 @@ def build_data(run: FinishedRun, settings: Settings, other: DictConfig | None = 
     given = {"root": settings.data_root, "eval_batch_size": settings.batch_size}
     given["test_size"] = None if other is None else 1.0  # all of it, unless it has a test split
     try:
-        node = OmegaConf.merge(node, {key: value for key, value in given.items() if value is not None})
-        datamodule = make("data", node, CIFAR10DataModule)
+        merged: Any = OmegaConf.merge(node, {key: value for key, value in given.items() if value is not None})
+        datamodule = make("data", merged, CIFAR10DataModule)
     except UserError as error:
         raise UserError(f"run={folder}: {error}") from error
     if other is None:

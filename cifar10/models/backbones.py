@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from typing import Any
 
 import timm
 import torch
@@ -16,7 +17,7 @@ log = logging.getLogger(__name__)
 def create_backbone(name: str, pretrained: bool, image_size: int | None, drop_path: float) -> nn.Module:
     """timm's network without its classifier; ValueError for an unknown name, or weights that cannot be loaded."""
     config = find_config(name)
-    options = {"drop_path_rate": drop_path} if drop_path else {}
+    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
     if image_size is not None and config.get("fixed_input_size"):
         options["img_size"] = image_size  # a transformer's position embedding is fixed to one size
     if pretrained:
@@ -43,7 +44,8 @@ def find_config(name: str) -> dict:
         source, _ = parse_model_name(name)
         if source is not None:
             with torch.device("meta"):  # only timm's own loader reads both
-                return timm.create_model(name, pretrained=False).default_cfg
+                found: Any = timm.create_model(name, pretrained=False)
+            return found.default_cfg
     except Exception as error:  # the folder or repository may hold anything
         raise ValueError(f"backbone={name}: {' '.join(str(error).split())}") from error
     base, _, tag = name.partition(".")
@@ -54,10 +56,11 @@ def find_config(name: str) -> dict:
     tags = [config.partition(".")[2] for config in timm.list_pretrained(f"{base}.*")]
     if tag and tag not in tags:
         raise ValueError(f"backbone={name}: timm has no such weights; {base} has: {', '.join(tags)}")
-    return timm.get_pretrained_cfg(name).to_dict()
+    found = timm.get_pretrained_cfg(name)
+    return found.to_dict() if found else {}
 
 
-def count_features(network: nn.Module, name: str, image_size: int) -> int:
+def count_features(network: Any, name: str, image_size: int) -> int:
     """The number of features that the backbone returns per image; ValueError for a size that it cannot take.
 
     Nothing is computed: the tensors are on torch's meta device. timm's `num_features` and `head_hidden_size` are each

@@ -1,6 +1,7 @@
 """Weights of the training loss, so that rare classes count as much as frequent ones."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def balanced_weights(counts: Tensor) -> Tensor:
     return torch.where(counts > 0, weights, 0.0)
 
 
-def weights_of(datamodule: object) -> Tensor:
+def weights_of(datamodule: Any) -> Tensor:
     """Balanced weights for the training images of a data module; UserError if it cannot count them."""
     if not hasattr(datamodule, "class_counts"):
         raise UserError(

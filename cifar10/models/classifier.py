@@ -3,11 +3,12 @@
 import logging
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from cifar10.data.preprocessing import Preprocessing
@@ -32,6 +33,12 @@ class ImageClassifier(pl.LightningModule):
     "balanced", from the training images, see `balanced_weights`. The losses of validation and test have no weights.
     Raises ValueError for a setting out of range.
     """
+
+    network: nn.Module
+    loss_weights: Tensor | None
+    train_metrics: ClassificationMetrics
+    val_metrics: ClassificationMetrics
+    test_metrics: ClassificationMetrics
 
     def __init__(
         self,
@@ -93,11 +100,11 @@ class ImageClassifier(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Hand the preprocessing to the data module, weigh its classes, synchronise batch normalisation over GPUs."""
-        connect = getattr(self.trainer.datamodule, "use_preprocessing", None)
-        if connect is not None:
-            connect(self.preprocessing)
-        if stage == "fit" and self.class_weights == "balanced":
-            self.loss_weights.copy_(weights_of(self.trainer.datamodule))
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "use_preprocessing"):
+            datamodule.use_preprocessing(self.preprocessing)
+        if stage == "fit" and self.class_weights == "balanced" and self.loss_weights is not None:
+            self.loss_weights.copy_(weights_of(datamodule))
         several_gpus = self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cuda"
         if stage == "fit" and self.sync_batchnorm and several_gpus:
             convert_sync_batchnorm(self)  # PyTorch's own, which Lightning calls, loses timm's activations
@@ -193,7 +200,7 @@ class ImageClassifier(pl.LightningModule):
         """Named parameters by group; every group is in the optimizer from the first step, frozen or not."""
         return {"network": self.named_parameters()}
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> Any:
         groups = []
         for name, parameters in self.parameter_groups().items():
             parameters = [parameter for _, parameter in parameters]
@@ -219,9 +226,10 @@ class ImageClassifier(pl.LightningModule):
         steps = optimizer_steps(self.trainer)
         before = [group["lr"] for group in self.trainer.optimizers[0].param_groups]
         peak = dict.fromkeys(self.parameter_groups(), self.lr)
-        self.follow(self.followed or Schedule(peak, 0, steps, self.schedule, self.warmup))
-        if self.steps_before not in (None, steps) and self.followed.depends_on_length:
-            after = max(self.followed.at(self.trainer.global_step).values())
+        followed = self.followed or Schedule(peak, 0, steps, self.schedule, self.warmup)
+        self.follow(followed)
+        if self.steps_before not in (None, steps) and followed.depends_on_length:
+            after = max(followed.at(self.trainer.global_step).values())
             log.info(
                 f"the schedule now covers {steps} steps instead of {self.steps_before}: the learning rate goes from"
                 f" {max(before):.3g} to {after:.3g}"

@@ -3,9 +3,10 @@
 import copy
 import re
 from collections.abc import Iterable
+from typing import Any, cast
 
-import timm
 import torch
+from timm.data.config import resolve_model_data_config
 from timm.models import group_parameters
 from torch import Tensor, nn
 
@@ -29,6 +30,9 @@ class EfficientNet(ImageClassifier):
     drop_path: highest stochastic depth rate (Huang et al. 2016, section 3) of the backbone's blocks, if it has any.
     """
 
+    backbone: Any  # a timm network
+    tail: nn.Module
+
     def __init__(
         self,
         class_names: list[str],
@@ -50,7 +54,7 @@ class EfficientNet(ImageClassifier):
             if not 0 <= rate <= 1:
                 raise ValueError(f"{name}={rate}: must lie in [0, 1]")
         network = create_backbone(backbone, pretrained and weights is None, image_size, drop_path)
-        config = timm.data.resolve_model_data_config(network)
+        config = resolve_model_data_config(network)
         image_size = config["input_size"][-1] if image_size is None else image_size
         width = count_features(network, backbone, image_size)
         preprocessing = Preprocessing(image_size, *(config[k] for k in ("mean", "std", "interpolation")))
@@ -65,7 +69,11 @@ class EfficientNet(ImageClassifier):
 
     def logits(self, inputs: Tensor | Features) -> Tensor:
         """The network's logits for preprocessed images, or for the frozen part's features of them."""
-        features = self.tail(inputs.input(self.dtype)) if isinstance(inputs, Features) else self.backbone(inputs)
+        features = (
+            self.tail(inputs.input(cast(torch.dtype, self.dtype)))
+            if isinstance(inputs, Features)
+            else self.backbone(inputs)
+        )
         return self.head(features)
 
     def main_network(self) -> nn.Module:
@@ -90,7 +98,7 @@ class EfficientNet(ImageClassifier):
         if not hasattr(self.backbone, "group_matcher"):
             stages: dict[str, list[nn.Parameter]] = {}
             for name, parameter in parameters.items():
-                stages.setdefault(re.match(r"\w+(\.\d+)?", name)[0], []).append(parameter)  # "stem", "stages.2"
+                stages.setdefault(re.findall(r"^\w+(?:\.\d+)?", name)[0], []).append(parameter)  # "stem", "stages.2"
             return list(stages.values())
         groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=False))
         return [[parameters[name] for name in groups[index]] for index in sorted(groups)]
@@ -114,10 +122,10 @@ def keep_part(network: nn.Module, after: set[int], first: bool) -> nn.Module:
 
     after: ids of the parameters of the last part. The copy shares every module that it does not have to change.
     """
-    copied = copy.copy(network)
-    copied._modules, copied._compiled_call_impl = dict(network._modules), None
+    copied, children = copy.copy(network), cast("dict[str, nn.Module]", network._modules)
+    copied._modules, copied._compiled_call_impl = {**children}, None
     passed = False
-    for name, module in network._modules.items():
+    for name, module in children.items():
         owned = [id(parameter) in after for parameter in module.parameters()]
         if not passed and any(owned):
             passed = True

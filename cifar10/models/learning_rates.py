@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -30,7 +31,7 @@ class Schedule:
     """
 
     peak: dict[str, float]
-    first_step: int
+    first_step: float
     last_step: float
     kind: str = "constant"
     warmup: float = 0.0
@@ -60,7 +61,7 @@ class ScheduledRates(LRScheduler):
         self.schedule = schedule
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         rates = self.schedule.at(self.last_epoch)
         return [rates.get(group["role"], 0.0) for group in self.optimizer.param_groups]
 
@@ -69,20 +70,20 @@ class ScheduledRates(LRScheduler):
         self.schedule = schedule
         for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = lr
-        self._last_lr = self.get_lr()
+        self._last_lr: list[float | Tensor] = self.get_lr()
 
     def state_dict(self) -> dict[str, object]:
         return {"last_epoch": self.last_epoch, "_step_count": self._step_count, "_last_lr": self._last_lr}
 
 
-def optimizer_steps(trainer: pl.Trainer, epochs: float | None = None) -> float:
+def optimizer_steps(trainer: Any, epochs: float | None = None) -> float:
     """Optimizer steps in a run's first `epochs` epochs; None: in all of them, within `trainer.max_steps`.
 
     Unlike `trainer.estimated_stepping_batches` it handles accumulation that changes from epoch to epoch.
     """
     limit = math.inf if trainer.max_steps == -1 else trainer.max_steps
-    epochs = trainer.max_epochs if epochs is None else epochs
-    if epochs == -1:
+    last = trainer.max_epochs if epochs is None else epochs
+    if last == -1:
         return limit
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()
@@ -91,8 +92,8 @@ def optimizer_steps(trainer: pl.Trainer, epochs: float | None = None) -> float:
         return limit
     scheduler = next((c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)), None)
     if scheduler is None:
-        return min(math.ceil(batches / trainer.accumulate_grad_batches) * epochs, limit)
-    accumulated = (scheduler.get_accumulate_grad_batches(epoch) for epoch in range(int(epochs)))
+        return min(math.ceil(batches / trainer.accumulate_grad_batches) * last, limit)
+    accumulated = (scheduler.get_accumulate_grad_batches(epoch) for epoch in range(int(last)))
     return min(sum(math.ceil(batches / count) for count in accumulated), limit)
 
 

@@ -7,10 +7,11 @@ import warnings
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifar10.errors import UserError
 
@@ -54,7 +55,7 @@ def read_checkpoint(file: Path) -> dict:
     return content
 
 
-def load_weights(network: nn.Module, path: str, name: str) -> None:
+def load_weights(network: Any, path: str, name: str) -> None:
     """Load a local file's tensors into the backbone `name`; ValueError naming the tensors if they do not fit.
 
     The usual wrappers are removed, and the log says which: see `unwrap`. A classifier in the file is ignored.
@@ -89,7 +90,7 @@ def unwrap(content: object, wanted: Collection[str]) -> tuple[dict[str, Tensor],
     container = next((key for key in CONTAINERS if isinstance(content.get(key), dict)), None)
     content = content[container] if container else content
     state = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    prefixes = sorted({"", *(PREFIX.match(key)[0] for key in state)}, key=len)
+    prefixes = sorted({"", *(found[0] for key in state if (found := PREFIX.match(key)))}, key=len)
     prefix = max(prefixes, key=lambda prefix: sum(prefix + key in state for key in wanted))
     notes = [note for note in (container, prefix and f"prefix {prefix!r}") if note]
     state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

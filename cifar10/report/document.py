@@ -109,7 +109,7 @@ class Figure:
 
     name: str
     caption: str
-    draw: Callable[[float], Drawing]
+    draw: Callable[..., Drawing]
     kind: ClassVar[str] = "figure"
 
 

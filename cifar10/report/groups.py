@@ -73,7 +73,7 @@ class Run:
     @property
     def switch_epoch(self) -> int | None:
         """The first epoch of phase 2, from 0; None without phases."""
-        return next((row["epoch"] for row in self.epochs if row.get("phase") == 2), None)
+        return next((int(row["epoch"]) for row in self.epochs if row.get("phase") == 2), None)
 
     def relabelled(self, labels: np.ndarray) -> "Run":
         """The same predictions with other labels (N,); images with -1 are left out."""

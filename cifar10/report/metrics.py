@@ -11,6 +11,8 @@ from sklearn.metrics import classification_report, confusion_matrix, precision_r
 
 from cifar10.report.numbers import printable
 
+ABSENT: Any = 0  # for what has no images; scikit-learn declares this argument as text
+
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """Score one split; the result holds plain Python values, ready for JSON.
@@ -28,10 +30,11 @@ def classification_metrics(logits: np.ndarray, labels: np.ndarray, class_names: 
         raise ValueError(f"class_names: there are {len(class_names)}, but logits of {logits.shape[1]} classes")
     predictions = logits.argmax(axis=1)
     classes = np.arange(len(class_names))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predictions, labels=classes, average=None, zero_division=0
+    *ratios, support = precision_recall_fscore_support(
+        labels, predictions, labels=classes, average=None, zero_division=ABSENT
     )
-    precision, recall, f1 = (np.where(support > 0, ratio, np.nan) for ratio in (precision, recall, f1))
+    support = np.asarray(support)
+    precision, recall, f1 = (np.where(support > 0, ratio, np.nan) for ratio in ratios)
     return {
         "n": len(labels),
         "acc": float((predictions == labels).mean()),
@@ -85,7 +88,8 @@ def format_per_class(metrics: dict[str, Any], longest: int = 60) -> str:
     names = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
     labels, predictions = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
     classes = range(len(names))
-    return classification_report(labels, predictions, labels=classes, target_names=names, zero_division=0).rstrip()
+    report = classification_report(labels, predictions, labels=classes, target_names=names, zero_division=ABSENT)
+    return str(report).rstrip()
 
 
 def check(logits: np.ndarray, labels: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -58,7 +59,9 @@ def write(
 def compose(found: Findings) -> Document:
     """Everything that a report says, in order."""
     facts = found.groups[0].runs[0].facts
-    lead = [Paragraph(one["verdict"], "lead") for one in found.comparisons] or [Paragraph(accuracy_of(found), "lead")]
+    lead: list[Any] = [Paragraph(one["verdict"], "lead") for one in found.comparisons] or [
+        Paragraph(accuracy_of(found), "lead")
+    ]
     lead += [Paragraph(text) for text in headline.unequal_classes(found)]
     lead += [Paragraph(found.results["chosen"])] if "chosen" in found.results else []
     if facts.get("synthetic"):

@@ -7,6 +7,7 @@ with its spread over seeds, for every group, and the report's table has it with 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, top_k_accuracy_score
@@ -161,7 +162,7 @@ def summarise(group: Group) -> dict:
     scored = [score(run) for run in group.runs]
     result = {"name": group.name, "seeds": [run.seed for run in group.runs], "runs": scored}
     for metric in METRICS:
-        values = [metric.within(run) for run in scored]
+        values: list[Any] = [metric.within(run) for run in scored]
         metric.put(result, None if None in values else spread(values))
     total = len(group.runs[0].labels)
     result["low"], result["high"] = wilson_interval(round(float(np.mean(group.accs)) * total), total)

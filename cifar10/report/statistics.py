@@ -6,6 +6,7 @@ Everywhere the difference is b minus a.
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -80,18 +81,18 @@ def paired_bootstrap_by_class(
     labels = np.asarray(labels)
     if labels.shape != a.shape:
         raise ValueError(f"there are {labels.shape} labels for {a.shape} scores")
-    nothing = dict.fromkeys(("difference", "low", "high"), float("nan"))
+    nothing: dict[str, float] = dict.fromkeys(("difference", "low", "high"), float("nan"))
     members = [labels == label for label in range(num_classes)]
     return [paired_bootstrap(a[m], b[m], resamples, confidence, seed) if m.any() else dict(nothing) for m in members]
 
 
 def spread(values: Sequence[float]) -> dict[str, float | int | None]:
     """`mean`, sample standard deviation `std` (n - 1 in the denominator; None for a single value) and `n`."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"values must be a list of one or more numbers, but their shape is {values.shape}")
-    std = float(values.std(ddof=1)) if len(values) > 1 else None
-    return {"mean": float(values.mean()), "std": std, "n": len(values)}
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 1 or not len(found):
+        raise ValueError(f"values must be a list of one or more numbers, but their shape is {found.shape}")
+    std = float(found.std(ddof=1)) if len(found) > 1 else None
+    return {"mean": float(found.mean()), "std": std, "n": len(found)}
 
 
 def seed_interval(
@@ -113,7 +114,7 @@ def seed_interval(
     with warnings.catch_warnings():
         # scipy warns of runs that all end alike, but Welch's formula needs only one side to vary
         warnings.simplefilter("ignore", RuntimeWarning)
-        test = stats.ttest_ind(b, a, equal_var=False)
+        test: Any = stats.ttest_ind(b, a, equal_var=False)
     low, high = test.confidence_interval(confidence)
     return {"difference": difference, "low": float(low), "high": float(high), "p_value": float(test.pvalue)}
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
@@ -32,7 +33,7 @@ def is_sweep(folder: Path) -> bool:
     return (folder / NOTES / OVERRIDES).is_file()
 
 
-def keep_overrides(hydra: DictConfig) -> None:
+def keep_overrides(hydra: HydraConf) -> None:
     """Record what the sweep consists of, so that it can be resumed; earlier notes in its folder are another sweep's."""
     folder = Path(hydra.sweep.dir) / NOTES
     shutil.rmtree(folder, ignore_errors=True)
@@ -87,7 +88,7 @@ def taken_up(cfg: DictConfig) -> Iterator[float | None]:
         yield begin(cfg, hydra, read_note(hydra))
 
 
-def begin(cfg: DictConfig, hydra: DictConfig, note: dict | None) -> float | None:
+def begin(cfg: DictConfig, hydra: HydraConf, note: dict | None) -> float | None:
     """Prepare a job's folder and note that it began; returns the result of a job that has already finished."""
     run = RunFolder(hydra.runtime.output_dir)
     if note is not None and not is_same(note, hydra):
@@ -110,7 +111,7 @@ def begin(cfg: DictConfig, hydra: DictConfig, note: dict | None) -> float | None
     return None
 
 
-def write_note(hydra: DictConfig, status: str, error: str = "") -> None:
+def write_note(hydra: HydraConf, status: str, error: str = "") -> None:
     sweep = Path(hydra.sweep.dir)
     note = {
         "job": hydra.job.num,
@@ -124,13 +125,13 @@ def write_note(hydra: DictConfig, status: str, error: str = "") -> None:
         json.dump(note, file)
 
 
-def read_note(hydra: DictConfig) -> dict | None:
+def read_note(hydra: HydraConf) -> dict | None:
     """The job's note; None if it has not begun in this sweep."""
     file = Path(hydra.sweep.dir) / NOTES / f"{hydra.job.num}.json"
     return json.loads(file.read_text()) if file.is_file() else None
 
 
-def is_same(note: dict, hydra: DictConfig) -> bool:
+def is_same(note: dict, hydra: HydraConf) -> bool:
     """Whether a job is what its note says, apart from settings that may change."""
     one, other = (
         {key: value for key, value in of.items() if not is_free(key, Free.SWEEP)}
@@ -139,7 +140,7 @@ def is_same(note: dict, hydra: DictConfig) -> bool:
     return one == other
 
 
-def values_of(hydra: DictConfig) -> dict[str, str]:
+def values_of(hydra: HydraConf) -> dict[str, str]:
     """A job's overrides by key."""
     overrides = (override.partition("=") for override in overrides_of(hydra))
     return {key.lstrip("+"): value for key, _, value in overrides}

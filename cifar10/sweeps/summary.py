@@ -79,7 +79,7 @@ def summarised(resumed: bool = False) -> Iterator[None]:
     finally:
         folder = SweepNotes.folder
         sweep = read_sweep(folder) if folder else None
-        if sweep and sweep.jobs:
+        if folder and sweep and sweep.jobs:
             write_csv(sweep, folder / "summary.csv")
             print(describe(sweep, folder), flush=True)
             write_page(folder)

@@ -5,10 +5,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from cifar10.callbacks.checkpoint import AtomicCheckpointIO
@@ -65,7 +67,7 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
 
 def build_trainer(cfg: DictConfig) -> pl.Trainer:
     """The trainer with its callbacks and loggers, checked against the machine."""
-    settings = OmegaConf.to_container(cfg.trainer, resolve=True)
+    settings: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
     settings.pop("compile", None)
     accelerator = settings.get("accelerator", "auto")
     devices = settings["devices"] = resolve_devices(settings.get("devices", 1), accelerator)
@@ -75,7 +77,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         make(f"callbacks.{name}", node, pl.Callback) for name, node in cfg.callbacks.items() if node is not None
     ]
     check_modes(cfg)
-    has_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+    has_bar = any(isinstance(callback, AnyProgressBar) for callback in callbacks)
     if settings.get("enable_progress_bar", True) is True:  # in a file, one line per epoch says it all
         settings["enable_progress_bar"] = sys.stdout.isatty() or has_bar
     if settings["enable_progress_bar"] and not has_bar:
@@ -146,7 +148,7 @@ def build_sharding(processes: int, cfg: DictConfig) -> ModelParallelStrategy:
     return ModelParallelStrategy(processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
 
 
-def compile_mode(setting: object) -> str | None:
+def compile_mode(setting: Any) -> str | None:
     """The mode of torch.compile, "frozen" for only the parts that never learn, None for nothing.
 
     "auto" is what was measured to help (tests/benchmarks/README.md): everything on a GPU, the frozen part on a CPU

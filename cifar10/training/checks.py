@@ -130,9 +130,10 @@ def check_folder(key: str, folder: Path) -> None:
 
 def section_of(cfg: DictConfig, path: str) -> DictConfig | dict:
     """A section by its dotted name; an empty one if there is none."""
+    section: object = cfg
     for name in path.split("."):
-        cfg = cfg.get(name) if isinstance(cfg, DictConfig) else None
-    return cfg if isinstance(cfg, DictConfig) else {}
+        section = section.get(name) if isinstance(section, DictConfig) else None
+    return section if isinstance(section, DictConfig) else {}
 
 
 def is_whole(value: object) -> bool:
@@ -147,7 +148,7 @@ def check_devices(accelerator: str, devices: object) -> None:
     """UserError for devices that do not exist."""
     gpus = torch.cuda.device_count()
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and gpus == 0)
-    if on_cpu and devices != "auto" and (not is_whole(devices) or devices < 1):
+    if on_cpu and devices != "auto" and not (isinstance(devices, int) and is_whole(devices) and devices >= 1):
         raise UserError(f"trainer.devices={devices}: must be a whole number of processes from 1 up on a CPU")
     wanted = len(devices) if isinstance(devices, list | tuple) else devices
     if isinstance(wanted, int) and wanted > max(gpus, 1) and accelerator in ("auto", "gpu", "cuda"):

@@ -1,6 +1,7 @@
 """What training cost: parameters and floating-point operations by phase, from the model and its epochs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -56,7 +57,7 @@ def training_cost(
     }
 
 
-def freeze(model: ImageClassifier, two_phase: TwoPhaseFineTuning, phase: int) -> int:
+def freeze(model: Any, two_phase: TwoPhaseFineTuning, phase: int) -> int:
     """Set `requires_grad` as in a phase; returns the frozen part's operations for one image."""
     blocks = model.backbone_blocks()
     first = len(blocks) if phase == 1 else two_phase.first_learning_block(model)
@@ -66,10 +67,10 @@ def freeze(model: ImageClassifier, two_phase: TwoPhaseFineTuning, phase: int) ->
     return count_flops(model.split_backbone(first)[0], model.preprocessing.image_size)
 
 
-def count_flops(network: torch.nn.Module, image_size: int | None = None, learning: bool = False) -> int:
+def count_flops(network: Any, image_size: int | None = None, learning: bool = False) -> int:
     """The operations of a network's forward pass on one image, with the backward pass if `learning`."""
-    image_size = image_size or network.preprocessing.image_size
-    images = torch.zeros(1, 3, image_size, image_size)
+    side = image_size or network.preprocessing.image_size
+    images = torch.zeros(1, 3, side, side)
     network.eval()  # batch normalisation cannot train on one image
     with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(learning):
         outputs = network(images)

@@ -1,7 +1,9 @@
 """The steps of a run around training: where it resumes from, what it logs, and what it leaves in its folder."""
 
 import logging
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -55,7 +57,7 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
         begin(trainer.loggers, hyperparameters(cfg))
 
 
-def restore_point(cfg: DictConfig, trainer: pl.Trainer) -> Path | None:
+def restore_point(cfg: DictConfig, trainer: Any) -> Path | None:
     """The checkpoint that a run resumes from; None if it starts, or starts over because there was none yet.
 
     Logs how far the run has got. Raises UserError if the checkpoint cannot be read.
@@ -109,7 +111,7 @@ def keep_nothing(cfg: DictConfig) -> None:
     OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
 
 
-def training_seconds(trainer: pl.Trainer) -> float | None:
+def training_seconds(trainer: Any) -> float | None:
     """The time in `fit`, over all parts of a resumed run; None without a Timer.
 
     Call before a checkpoint is loaded for validation: Lightning then restores the Timer's state as well.
@@ -118,7 +120,7 @@ def training_seconds(trainer: pl.Trainer) -> float | None:
     return timer and round(timer.training_seconds, 1)
 
 
-def validate_best(model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> dict[str, float]:
+def validate_best(model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: Any) -> dict[str, float]:
     """Validation metrics of best.ckpt, whose weights the model then has. Loggers, which have them, get nothing."""
     loggers, trainer.loggers = trainer.loggers, []
     best = trainer.checkpoint_callback.best_model_path
@@ -164,7 +166,7 @@ def conclude(
     )
 
 
-def summarise(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: pl.Trainer) -> dict:
+def summarise(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: Any) -> dict:
     """What a run was trained on, with what, and what it cost; comparisons read it."""
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     rows = RunFolder(cfg.output_dir).read_metrics()
@@ -179,7 +181,7 @@ def summarise(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMo
         "hardware": hardware(trainer),
         "precision": str(trainer.precision),
         "commit": commit(),
-        "versions": {"torch": torch.__version__, "pytorch-lightning": pl.__version__},
+        "versions": {"torch": torch.__version__, "pytorch-lightning": version("pytorch-lightning")},
         "watchers": watchers(cfg),
     }
 

@@ -20,7 +20,8 @@ def jitter(images: Tensor, draws: Tensor, strength: float, hue: float) -> Tensor
     1 + strength, the hue is turned by up to `hue` of the circle either way.
     """
     around = 2 * draws - 1
-    return recolour(images, *(1 + strength * around[:, :3]).unbind(1), hue * around[:, 3])
+    brightness, contrast, saturation = (1 + strength * around[:, :3]).unbind(1)
+    return recolour(images, brightness, contrast, saturation, hue * around[:, 3])
 
 
 def recolour(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ give the same result on any device, in any batch and on any number of processes.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -35,7 +36,7 @@ def reflect(index: Tensor, size: int) -> Tensor:
 
 
 def random_resized_crop(
-    images: Tensor, draws: Tensor, mirrored: Tensor, areas: tuple[float, float], size: int, interpolation: str
+    images: Tensor, draws: Tensor, mirrored: Tensor, areas: Sequence[float], size: int, interpolation: str
 ) -> Tensor:
     """Resize a random part of each image to (size, size) (Szegedy et al. 2015), see `crop_and_resize`.
 
@@ -98,9 +99,7 @@ def box(top: Tensor, left: Tensor, bottom: Tensor, right: Tensor, height: int, w
     return (row >= top) & (row < bottom) & (column >= left) & (column < right)
 
 
-def random_boxes(
-    draws: Tensor, sides: tuple[int, int], areas: tuple[float, float], ratios: tuple[float, float]
-) -> Tensor:
+def random_boxes(draws: Tensor, sides: Sequence[int], areas: Sequence[float], ratios: Sequence[float]) -> Tensor:
     """A random box in each image: long (B, 4), top, left, height and width in pixels.
 
     draws: (B, 4), uniform in [0, 1): area, ratio, row and column. areas: range of the area, as a fraction of the

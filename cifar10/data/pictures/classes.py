@@ -61,7 +61,7 @@ def describe(pictures: Pictures, class_names: tuple[str, ...]) -> list[str]:
     Of many classes only the first are listed one by one.
     """
     table = np.zeros((len(class_names), len(SPLITS) + 1), int)
-    columns = [(*SPLITS, "").index(split) for split in pictures.splits if split != UNUSED]
+    columns = np.array([(*SPLITS, "").index(split) for split in pictures.splits if split != UNUSED], int)
     np.add.at(table, (pictures.labels[pictures.splits != UNUSED], columns), 1)
     lines = [f"{len(class_names):,} classes, {_counts(table.sum(axis=0))}"]
     lines += [f"  {name}: {_counts(counts)}" for name, counts in zip(class_names, table[:IN_FULL], strict=False)]

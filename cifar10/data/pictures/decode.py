@@ -7,7 +7,7 @@ import warnings
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class UnreadablePicture(ValueError):
     """The message is the reason, short and on one line."""
 
 
-def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int, int, int] = WHITE) -> Tensor:
+def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int, ...] = WHITE) -> Tensor:
     """An encoded picture, or the file that holds it, as upright RGB: contiguous uint8 (3, H, W).
 
     The content says what it is, not the file's name: one of `FORMATS`, or HEIF with the package pillow-heif. Of several
@@ -59,14 +59,14 @@ def read_picture(picture: bytes | Path, at_least: int = 0, background: tuple[int
     except (UnreadablePicture, MemoryError):
         raise
     except Image.DecompressionBombError:
-        limit = 2 * Image.MAX_IMAGE_PIXELS
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise UnreadablePicture(f"more than {limit / 1e6:.0f} million pixels: make it smaller") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and many more for damaged pictures
         from_disk = isinstance(error, OSError) and error.errno
         raise UnreadablePicture(cause_of(error) if from_disk else f"cannot be decoded: {cause_of(error)}") from error
 
 
-def pixels_of(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Tensor:
+def pixels_of(image: Image.Image, background: tuple[int, ...] = WHITE) -> Tensor:
     """What `read_picture` gives for a picture that is open in Pillow, which stays as it is."""
     upright = image
     with suppress(Exception):  # damaged EXIF data
@@ -106,21 +106,24 @@ def _load(image: Image.Image, at_least: int) -> Image.Image:
     """Decode the pixels and turn them upright."""
     if at_least and image.format in ("JPEG", "MPO"):
         divisor = math.gcd(8, *image.size)  # else the picture would shift and show what pads it (Pillow's #3419)
-        image.draft(None, tuple(max(side // divisor, 2 * at_least) for side in image.size))
-    cut = ";16" in str(image.tile) and not image.mode.startswith("I")  # Pillow drops the lower 8 bits of 16-bit colour
+        width, height = (max(side // divisor, 2 * at_least) for side in image.size)
+        image.draft(None, (width, height))
+    tile = str(getattr(image, "tile", ""))
+    cut = ";16" in tile and not image.mode.startswith("I")  # Pillow drops the lower 8 bits of 16-bit colour
     image.load()
-    if cut and 0 < max(high for _, high in image.getextrema()[:3]) < 16:
+    extrema: Any = image.getextrema() if cut else ()
+    if cut and 0 < max(high for _, high in extrema[:3]) < 16:
         raise UnreadablePicture("16-bit colour whose upper 4 bits are empty: save it with 8 bits")
     with suppress(Exception):  # damaged EXIF data
         ImageOps.exif_transpose(image, in_place=True)
     return image
 
 
-def _pixels(image: Image.Image, background: tuple[int, int, int]) -> Tensor:
+def _pixels(image: Image.Image, background: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.array(_rgb(image, background))).permute(2, 0, 1).contiguous()
 
 
-def _rgb(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+def _rgb(image: Image.Image, background: tuple[int, ...]) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _grey(image)
     if not image.has_transparency_data:
@@ -147,7 +150,7 @@ def _grey(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _white(largest: int, file_format: str | None, tags: dict[int, object]) -> int:
+def _white(largest: int, file_format: str | None, tags: dict[int, Any]) -> int:
     """The whole number that is white in a picture whose largest value is `largest`; 65535 if that is larger."""
     if file_format in FULL_SCALE:
         return 65535

@@ -35,7 +35,7 @@ class Listed(NamedTuple):
     file: str
     label: str
     split: str
-    state: tuple[int, int, int]
+    state: tuple[int, ...]
 
 
 def list_folder(root: Path, leaf: bool = False) -> tuple[Pictures, tuple[str, ...]]:

@@ -48,7 +48,8 @@ def scan(root: Path) -> Scan:
     Raises UserError naming a folder that cannot be read.
     """
     found = Scan({}, Counter())
-    waiting = [("", (os.path.realpath(root),))]  # a folder; where it and those above it really are
+    # a folder; where it and those above it really are
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(root),))]
     with Progress(None, f"listing {root}") as progress:
         while waiting:
             folder, places = waiting.pop()

@@ -61,7 +61,7 @@ def follow(pictures: Pictures, class_names: Sequence[str], rows: Sequence[Row], 
     needed: the splits whose pictures must all be there still. Raises UserError if they are not, or if the classes or
     the label of a picture are others than the run's.
     """
-    now, then = {class_names[label] for label in np.unique(pictures.labels)}, {row.label for row in rows}
+    now, then = {class_names[int(label)] for label in np.unique(pictures.labels)}, {row.label for row in rows}
     if now != then:
         sides = ((now - then, "new"), (then - now, "gone"))
         changed = "; ".join(f"{what}: {', '.join(map(ascii, sorted(names)))}" for names, what in sides if names)
@@ -93,7 +93,7 @@ def duplicates(splits: np.ndarray, digests: np.ndarray) -> list[list[int]]:
     """
     order = [index for index in np.argsort(digests, kind="stable") if splits[index] != UNUSED]
     groups = (list(group) for _, group in groupby(order, key=lambda index: digests[index]))
-    return [group for group in groups if len({splits[index] for index in group}) > 1]
+    return [group for group in groups if len({str(splits[index]) for index in group}) > 1]
 
 
 def leave_out_duplicates(splits: np.ndarray, groups: Sequence[Sequence[int]]) -> np.ndarray:
@@ -122,7 +122,7 @@ def check_readable(
     labels, bad = pictures.labels, sorted(errors)
     counts, failed = (np.bincount(of, minlength=len(class_names)) for of in (labels, labels[bad]))
     allowed = np.ceil(most * counts) if isinstance(most, float) else np.full(len(counts), most)
-    for label in np.flatnonzero(failed > allowed):
+    for label in np.flatnonzero(failed > allowed).tolist():
         reasons = [f"{pictures.files[index]}: {errors[index]}" for index in bad if labels[index] == label]
         raise UserError(
             f"{failed[label]:,} of {plural(int(counts[label]), 'picture')} of the class {class_names[label]} cannot be"
@@ -133,9 +133,7 @@ def check_readable(
 
 def shown_names(names: Sequence[str], others: Sequence[str]) -> tuple[str, str]:
     """Two lists of class names as text, in ASCII where a difference might not be seen: Unicode forms, spaces."""
-    plain = [", ".join(each) for each in (names, others)]
-    return (
-        tuple(plain)
-        if all(text.isascii() and "  " not in text for text in plain)
-        else tuple(", ".join(map(ascii, each)) for each in (names, others))
-    )
+    one, other = ", ".join(names), ", ".join(others)
+    if all(text.isascii() and "  " not in text for text in (one, other)):
+        return one, other
+    return ", ".join(map(ascii, names)), ", ".join(map(ascii, others))

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ class Square(NamedTuple):
 
     size: int
     resize: str = "crop"
-    background: tuple[int, int, int] = WHITE
+    background: tuple[int, ...] = WHITE
 
     @property
     def nbytes(self) -> int:
@@ -88,7 +88,7 @@ def loaded(dataset: Dataset, batches: Sequence[list[int]]) -> Iterator[Iterator[
         worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),
     )
-    iterator = iter(loader)
+    iterator: Any = iter(loader)
     try:
         yield iterator
     finally:

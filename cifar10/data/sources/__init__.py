@@ -36,6 +36,7 @@ class Source(Protocol):
 
     def load(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
         """Images uint8 (N, 3, H, W), contiguous (memory-mapped ones will do), and labels int64 (N,)."""
+        ...
 
 
 class PictureSource(Protocol):
@@ -57,9 +58,10 @@ class PictureSource(Protocol):
 
     def pictures(self) -> Pictures:
         """All pictures of all splits, listed but not opened; the same object at every call."""
+        ...
 
 
-def find_source(name: str) -> type[Source]:
+def find_source(name: str) -> type:
     """The class of a data set. Raises ValueError for a name without a module here."""
     available = [module.name for module in pkgutil.iter_modules(__path__)]
     if name not in available:

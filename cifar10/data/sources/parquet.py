@@ -106,7 +106,7 @@ def split_of(file: Path) -> str:
 
 
 def word(path: Path) -> str:
-    return re.match("[a-z]*", path.name.lower())[0]
+    return re.findall("^[a-z]*", path.name.lower())[0]
 
 
 def fingerprint(root: Path, files: Sequence[Path]) -> str:

@@ -7,8 +7,8 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from cifar10.data.store.files import ABOUT, IMAGES, UNFINISHED
 from cifar10.errors import FolderBusy
@@ -17,7 +17,8 @@ from cifar10.files import locked
 OURS = re.compile(rf"[0-9a-f]{{20}}(-records)?({re.escape(UNFINISHED)})?")
 
 
-class Listed(NamedTuple):
+@dataclass(frozen=True)
+class Listed:
     """A store in the cache. used: seconds since the epoch. An unfinished one has no name and 0 pictures."""
 
     path: Path

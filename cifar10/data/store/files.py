@@ -101,7 +101,8 @@ def size_of(encoded: bytes) -> tuple[int, int]:
     """Width and height of a picture once it is upright; zeros if that takes more than its header."""
     with suppress(Exception), Image.open(BytesIO(encoded)) as image:
         sideways = image.getexif().get(ORIENTATION, 1) >= 5
-        return image.size[::-1] if sideways else image.size
+        width, height = image.size
+        return (height, width) if sideways else (width, height)
     return 0, 0
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,7 +56,7 @@ def write_onnx(predictor: Predictor, about: Metadata) -> bytes:
     require("onnx", "onnxruntime", "onnxscript")
     axes = {axis: torch.export.Dim(name) for axis, name in DYNAMIC.items()}
     with quiet(), torch.no_grad():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             graph_of(predictor),
             (torch.zeros(EXAMPLE, dtype=torch.uint8),),
             dynamo=True,
@@ -74,7 +75,7 @@ def read_onnx(content: bytes) -> Function:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
 

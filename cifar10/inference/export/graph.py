@@ -4,6 +4,8 @@
 weight matrices in float64, which holds them exactly: the result is bit-identical.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -17,9 +19,15 @@ DOUBLE = torch.float64
 class GraphPreprocessing(nn.Module):
     """A `Preprocessing` for export: uint8 (B, 3, H, W) of any size -> float32 (B, 3, image_size, image_size)."""
 
+    size: int
+    scale: Tensor
+    shift: Tensor
+    background: Tensor
+    matrix: Tensor
+
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
-        self.size, self.mode = preprocessing.store_size, preprocessing.resize_mode
+        self.size, self.mode = cast(int, preprocessing.store_size), preprocessing.resize_mode
         self.interpolation, self.image_size = preprocessing.interpolation, preprocessing.image_size
         scale, shift = affine(preprocessing.mean, preprocessing.std, torch.device("cpu"))
         self.register_buffer("scale", scale.clone())
@@ -66,7 +74,8 @@ def in_integers(images: Tensor, axis: tuple[Tensor, ...], size: int) -> Tensor:
 
     axis: see `weights`.
     """
-    matrix, unit = weights(images, *axis, size)
+    skipped, used, start, filled = axis
+    matrix, unit = weights(images, skipped, used, start, filled, size)
     return ((images @ matrix.T + unit / 2) / unit).floor().clamp(0, 255)
 
 

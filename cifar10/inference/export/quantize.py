@@ -4,8 +4,8 @@ import logging
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from cifar10.errors import UserError
@@ -38,7 +38,7 @@ def int8(content: bytes, images: Tensor) -> bytes:
         def __init__(self):
             self.parts = iter(images.split(BATCH))
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
+        def get_next(self) -> Any:  # None after the last
             part = next(self.parts, None)
             return None if part is None else {"images": part.numpy()}
 

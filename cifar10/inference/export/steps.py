@@ -79,7 +79,7 @@ def checked(cfg: DictConfig, run: FinishedRun, model: Model) -> bytes:
     log.info(f"checked on {found.count:,} images, at several sizes: {found}")
     ours, exported = (f"{speed:,.0f} images/s" for speed in found.speeds)
     log.info(f"with preprocessing, on {torch.get_num_threads()} threads: {cfg.format} {exported}, PyTorch {ours}")
-    if cfg.quantize is None:
+    if cfg.quantize is None or labels is None:
         return content
     calibrating = min(quantize.CALIBRATED_ON, len(images) // 2)
     images, labels, others = images[calibrating:], labels[calibrating:], images[:calibrating]

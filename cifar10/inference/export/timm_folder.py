@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -35,8 +36,8 @@ def write_timm(model: Model, folder: Path) -> dict:
     """timm's own form, so that timm.create_model("local-dir:FOLDER", pretrained=True) gives the same logits."""
     from timm.models import save_for_hf
 
-    backbone, head = model.predictor.network.backbone, model.predictor.network.head[-1]
-    network = with_classifier(backbone, head)
+    trained: Any = model.predictor.network
+    network = with_classifier(trained.backbone, trained.head[-1])
     preprocessing = model.predictor.preprocessing
     config = {
         "num_classes": len(model.class_names),
@@ -47,12 +48,12 @@ def write_timm(model: Model, folder: Path) -> dict:
             **{"num_classes": len(model.class_names), "crop_mode": "center"},
         },
     }
-    save_for_hf(network, folder, model_config=config, safe_serialization=True)
+    save_for_hf(network, str(folder), model_config=config, safe_serialization=True)
     shutil.copymode(folder / "config.json", folder / "model.safetensors")  # written for its owner alone
     return json.loads((folder / "config.json").read_text())
 
 
-def with_classifier(backbone: nn.Module, head: nn.Linear) -> nn.Module:
+def with_classifier(backbone: Any, head: nn.Linear) -> nn.Module:
     """A timm network with its own classifier, which holds the head's weights."""
     network = copy.deepcopy(backbone)
     network.reset_classifier(head.out_features)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -49,7 +50,7 @@ def predict(cfg: DictConfig) -> None:
     rows = watched(rows, len(inputs), unreadable, seen=cfg.output is None and sys.stdout.isatty())
     names_of_any_bytes = {"errors": "surrogateescape"}  # as Python has them from the file system
     if cfg.output is None:
-        place = nullcontext(sys.stdout)
+        place: Any = nullcontext(sys.stdout)
         getattr(sys.stdout, "reconfigure", dict)(**names_of_any_bytes)
     else:
         place = atomic_write(cfg.output, "w", encoding="utf-8", **names_of_any_bytes)
@@ -76,7 +77,7 @@ def watched(rows: Iterator[Row], total: int, unreadable: list[str], seen: bool) 
             yield row
 
 
-def explanations_folder(explain: bool | str) -> Path:
+def explanations_folder(explain: Any) -> Path:
     """Where the pictures of explain=true, or explain=FOLDER, go."""
     folder = Path("outputs/explanations") / time.strftime("%Y-%m-%d_%H-%M-%S") if explain is True else Path(explain)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ def explanations_folder(explain: bool | str) -> Path:
 def explained(model: Model, rows: Iterator[Row], folder: Path) -> Iterator[Row]:
     """The same rows; an overlay of each one's first class is written into the folder: 1_cat.jpg_tabby.png."""
     for number, row in enumerate(rows, start=1):
-        if row.prediction:
+        if row.prediction and row.square is not None:
             heat = model.explain(row.square, int(row.prediction.probabilities.argmax()))
             name = re.sub(r"[^\w.-]", "_", f"{Path(row.file).name}_{row.prediction.class_name}")
             overlay(row.square, heat).save(folder / f"{number}_{name[:100]}.png")

@@ -6,8 +6,9 @@ import io
 import logging
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
@@ -29,6 +30,8 @@ from cifar10.inference.serving.uploads import picture_in, read_body
 from cifar10.machine import cores
 
 log = logging.getLogger("serve")
+
+T = TypeVar("T")
 
 PAGES = Environment(loader=PackageLoader("cifar10.inference"), autoescape=True, undefined=StrictUndefined)
 SMALL_BYTES, SMALL_PIXELS = 1_000_000, 4_000_000  # what is opened, and decoded, within a fraction of a second
@@ -56,7 +59,8 @@ class Server:
             Route("/health", self.health),
         ]
         guard = [Middleware(Guard, any_host=any_host)]
-        return Starlette(routes=routes, middleware=guard, exception_handlers={HTTPException: refuse, Exception: fail})
+        handlers: dict[Any, Any] = {HTTPException: refuse, Exception: fail}
+        return Starlette(routes=routes, middleware=guard, exception_handlers=handlers)
 
     async def page(self, request: Request) -> Response:
         text = PAGES.get_template("serve.html").render(models=self.models, nonce=self.nonce, max_bytes=self.max_bytes)
@@ -78,7 +82,8 @@ class Server:
         if pool is self.decoders and not await self.in_thread(pool, is_small, content):
             pool = self.slow
         squares = await self.in_thread(pool, self.decode, content)
-        tasks = [self.answer(*each, explain) for each in zip(self.models, self.batchers, squares, strict=True)]
+        each = zip(self.models, self.batchers, squares, strict=True)
+        tasks = [self.answer(model, batcher, square, explain) for model, batcher, square in each]
         return JSONResponse({"runs": await asyncio.gather(*tasks)})
 
     def decode(self, content: bytes) -> list[Tensor]:
@@ -95,7 +100,7 @@ class Server:
     async def answer(self, model: Model, batcher: Batcher, square: Tensor, explain: bool) -> dict:
         """What one model says of a picture."""
         prediction = Prediction(model.class_names, await batcher(square))
-        answer = {
+        answer: dict[str, Any] = {
             "run": model.name,
             "predictions": [{"class": name, "probability": round(p, 6)} for name, p in prediction.top(self.top)],
             "calibration": model.calibration,
@@ -111,7 +116,7 @@ class Server:
             pool.shutdown(wait=False, cancel_futures=True)
 
     @staticmethod
-    async def in_thread(executor: ThreadPoolExecutor, function: object, *arguments: object) -> object:
+    async def in_thread(executor: ThreadPoolExecutor, function: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, function, *arguments)
 
 

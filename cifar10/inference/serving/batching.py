@@ -45,7 +45,9 @@ class Batcher:
                 rows = await asyncio.get_running_loop().run_in_executor(self.executor, self.probabilities, images)
             except Exception as error:  # a bug, or no memory: these requests fail, and no others
                 for one in batch:
-                    one.answer.cancelled() or one.answer.set_exception(error)
+                    if not one.answer.cancelled():
+                        one.answer.set_exception(error)
                 continue
             for one, row in zip(batch, rows.numpy(), strict=True):
-                one.answer.cancelled() or one.answer.set_result(row)
+                if not one.answer.cancelled():
+                    one.answer.set_result(row)

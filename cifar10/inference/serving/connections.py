@@ -21,9 +21,10 @@ class Impatient(H11Protocol):
         super().on_response_complete()
         self.await_request_after(answered)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        super().connection_lost(error)
-        self.deadline.cancel()  # it would keep the connection in memory
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.deadline is not None:
+            self.deadline.cancel()  # it would keep the connection in memory
 
     def await_request_after(self, answered: RequestResponseCycle | None) -> None:
         if self.deadline is not None:

@@ -3,9 +3,9 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -44,7 +44,7 @@ def picture_in(body: bytes, headers: Headers) -> bytes:
 
 
 async def file_of(body: bytes, headers: Headers) -> bytes:
-    async def parts() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncGenerator[bytes, None]:
         yield body
 
     try:
@@ -52,7 +52,7 @@ async def file_of(body: bytes, headers: Headers) -> bytes:
     except (MultiPartException, KeyError, UnicodeError) as error:  # without a boundary; with the charset `undefined`
         raise HTTPException(400, f"the form cannot be read: {error}") from error
     file = form.get("file")
-    return await file.read() if hasattr(file, "read") else b""
+    return await file.read() if isinstance(file, UploadFile) else b""
 
 
 class Limited:

@@ -3,17 +3,18 @@
 import importlib
 import inspect
 import re
+from typing import Any
 
 from torch import nn
 
 PACKAGE = "cifar10.models.networks"
-KERAS_CNN = {"_target_": f"{PACKAGE}.cnn.CNN"}
+KERAS_CNN: dict[str, object] = {"_target_": f"{PACKAGE}.cnn.CNN"}
 
 
 def build_network(network: dict[str, object], num_classes: int, image_size: int) -> nn.Module:
     """The network described by `_target_` and keyword arguments; ValueError naming an argument that it rejects."""
     settings = dict(network)
-    target = find_network(settings.pop("_target_", None))
+    target: Any = find_network(settings.pop("_target_", None))
     given = {"num_classes": num_classes, "image_size": image_size}
     given = {name: value for name, value in given.items() if name in inspect.signature(target).parameters}
     try:

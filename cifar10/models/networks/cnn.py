@@ -1,5 +1,7 @@
 """The Keras notebook's CNN."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class CNN(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                nn.init.zeros_(cast(Tensor, module.bias))
 
     def forward(self, images: Tensor) -> Tensor:
         # An explicit NCHW flatten: the dense weights mean the same whatever the memory format of the images.

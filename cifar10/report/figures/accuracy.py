@@ -47,7 +47,7 @@ def data_efficiency_figure(groups: Sequence[Mapping], width: float = style.DOUBL
         order = np.argsort(group["sizes"], kind="stable")
         sizes = np.asarray(group["sizes"])[order]
         accs = [[acc for acc in group["accs"][place] if np.isfinite(acc)] for place in order]
-        spread = [np.std(values, ddof=1) if len(values) > 1 else 0 for values in accs]
+        spread = [float(np.std(values, ddof=1)) if len(values) > 1 else 0 for values in accs]
         line = {"elinewidth": 1, "capsize": 2.5}
         axes.errorbar(sizes, [mean_of(values) for values in accs], spread, **style.group_style(index), **line)
         for size, values in zip(sizes, accs, strict=True):

@@ -29,7 +29,7 @@ def reliability_figure(before: Mapping, after: Mapping, title: str, width: float
     columns = 2 if width > style.SINGLE else 1
     figure = Figure(figsize=(width, 4.3 * 2 / columns), layout="constrained")
     figure.suptitle(style.cut(title, width - 0.2, style.TITLE))
-    figure.get_layout_engine().set(wspace=0.06, hspace=0.04)
+    figure.set_layout_engine("constrained", wspace=0.06, hspace=0.04)
     # a column for each of the two, or one below the other
     panels = figure.subplots(4 // columns, columns, sharex=True, height_ratios=(3, 1) * (2 // columns), squeeze=False)
     panels = panels if columns == 2 else panels.reshape(2, 2).T

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from cifar10.report.figures import style
 from cifar10.report.numbers import UNKNOWN, number, points
@@ -34,9 +35,9 @@ def per_class_figure(
 @style.in_style
 def per_class_change_figure(
     class_names: Sequence[str],
-    difference: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
+    difference: ArrayLike,
+    low: ArrayLike,
+    high: ArrayLike,
     name_a: str,
     name_b: str,
     width: float = style.DOUBLE,
@@ -45,7 +46,7 @@ def per_class_change_figure(
 
     difference, low, high: (C,), fractions, drawn in points; NaN where unknown.
     """
-    values, low, high = (100 * np.asarray(array, dtype=float) for array in (difference, low, high))
+    values, lows, highs = (100 * np.asarray(array, dtype=float) for array in (difference, low, high))
     order = np.argsort(-values, kind="stable")  # NaN last
     figure = Figure(figsize=(width, 1.1 + row_height(len(order)) * len(order)), layout="constrained")
     who = f"{style.cut(name_b, 0.19 * width, style.TEXT)} minus {style.cut(name_a, 0.19 * width, style.TEXT)}"
@@ -53,13 +54,13 @@ def per_class_change_figure(
     axes.axvline(0, color=style.INK, linewidth=0.8)
     better, worse, open_ = CHANGES.values()
     for row, label in enumerate(order):
-        colour = better if low[label] > 0 else worse if high[label] < 0 else open_
-        axes.plot([low[label], high[label]], [row, row], color=colour, linewidth=1.6, alpha=0.6)
+        colour = better if lows[label] > 0 else worse if highs[label] < 0 else open_
+        axes.plot([lows[label], highs[label]], [row, row], color=colour, linewidth=1.6, alpha=0.6)
         axes.plot(values[label], row, "o", markersize=6, color=colour)
-        texts = [number(value[label], 1, sign=True) for value in (values, low, high)]
+        texts = [number(float(value[label]), 1, sign=True) for value in (values, lows, highs)]
         style.beside(axes, row, "" if texts[0] == UNKNOWN else "{} [{}, {}]".format(*texts))
     axes.grid(axis="x")
-    style.name_rows(axes, [class_names[label] for label in order], 0.29 * width)
+    style.name_rows(axes, [class_names[int(label)] for label in order], 0.29 * width)
     style.legend_below(figure, [Line2D([], [], color=colour, marker="o") for colour in CHANGES.values()], list(CHANGES))
     return figure
 
@@ -83,7 +84,7 @@ def draw_classes(axes: Axes, class_names: Sequence[str], groups: Sequence[Mappin
     if len(groups) > 1:
         for row, value in enumerate(gain[order]):
             style.beside(axes, row, points(value, 1).replace(UNKNOWN, ""))
-    style.name_rows(axes, [class_names[label] for label in order], name_inches)
+    style.name_rows(axes, [class_names[int(label)] for label in order], name_inches)
     axes.set_xlim(*style.fraction_limits(values))
     axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x")

@@ -1,12 +1,13 @@
 """The confusion matrix of more classes than can be numbered: similar ones side by side."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy.cluster.hierarchy import ClusterNode, leaves_list, to_tree
+from scipy.cluster.hierarchy import leaves_list, to_tree
 
 from cifar10.report.figures import style
 from cifar10.report.figures.confusion import FRACTIONS
@@ -47,7 +48,7 @@ def clustered_confusion_figure(
         if named:
             members = sorted(order[first : first + size], key=lambda label: -totals[label])
             places.append(first + (size - 1) / 2)
-            texts.append(style.cut(", ".join(class_names[label] for label in members), names_width - 0.1))
+            texts.append(style.cut(", ".join(class_names[int(label)] for label in members), names_width - 0.1))
             if size > 1:
                 frame = Rectangle(
                     (first - 0.5, first - 0.5), size, size, fill=False, edgecolor=style.GREY, linewidth=0.7
@@ -58,7 +59,7 @@ def clustered_confusion_figure(
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set(visible=True, color=style.GREY, alpha=0.4)
-    bar = figure.colorbar(
+    bar: Any = figure.colorbar(
         image, cax=axes.inset_axes((1 + 0.1 / side, 0, 0.12 / side, 1)), format=lambda share, _: number(100 * share, 0)
     )
     bar.set_label("% of the true class")
@@ -69,7 +70,7 @@ def clustered_confusion_figure(
     return figure
 
 
-def readable(node: ClusterNode, rows: float) -> list[tuple[int, bool]]:
+def readable(node: Any, rows: float) -> list[tuple[int, bool]]:
     """Sizes of the clusters in their order, and whether each has at least so many rows and no part that has."""
     if node.count < rows:
         return [(node.count, False)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -174,7 +175,7 @@ def _add_colourbar(grid: _Grid, label: str, form: Callable[[float], str]) -> Axe
     # an inset keeps the matrix's height, which a colourbar beside square cells does not
     side = grid.classes * grid.cell
     inset = grid.axes.inset_axes((1 + 0.12 / side, 0, 0.14 / side, 1))
-    bar = grid.figure.colorbar(grid.axes.collections[0], cax=inset, format=lambda value, _: form(value))
+    bar: Any = grid.figure.colorbar(grid.axes.collections[0], cax=inset, format=lambda value, _: form(value))
     bar.set_label(label)
     bar.ax.tick_params(length=2)
     bar.outline.set(color=style.GREY, alpha=0.4)

@@ -35,7 +35,7 @@ def cost_figure(points: Sequence[Mapping], width: float = style.DOUBLE) -> Figur
         axes.tick_params(labelbottom=True)
         axes.set_xlabel(label)
         style.percent_ticks(axes.yaxis)
-    drawn = [dict(point, index=i) for i, point in style.numbered(points) if any(is_known(point[c[0]]) for c in costs)]
+    drawn = [{**point, "index": i} for i, point in style.numbered(points) if any(is_known(point[c[0]]) for c in costs)]
     style.legend_below(figure, style.group_handles(drawn, linestyle="none"), [point["name"] for point in drawn])
     return figure
 

@@ -5,6 +5,7 @@ import os
 import re
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         options = {"format": "png", "dpi": 200 if figure.get_figwidth() <= DOUBLE else 150}
     else:
         options = {"format": "pdf", "dpi": VECTOR_DPI, "metadata": {"CreationDate": None}}
-    with atomic_write(path) as file, rc_context(STYLE | {"pdf.fonttype": 42}):
+    with atomic_write(path) as file, rc_context({**STYLE, "pdf.fonttype": 42}):
         figure.savefig(file, **options)
 
 
@@ -42,7 +43,7 @@ def svg(figure: Figure, name: str, label: str) -> str:
     if not re.fullmatch(r"[A-Za-z][\w-]*", name, re.ASCII):
         raise ValueError(f"name={name!r}: cannot start an id")
     file = StringIO()
-    settings = {"svg.fonttype": "path", "svg.hashsalt": "cifar10", "svg.image_inline": True}
+    settings: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "cifar10", "svg.image_inline": True}
     with rc_context(STYLE | settings):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", dpi=VECTOR_DPI, transparent=True, metadata=nothing)

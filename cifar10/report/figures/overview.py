@@ -1,6 +1,7 @@
 """The figure that says most: how good, at what, and at what price."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ def overview_figure(groups: Sequence[Mapping], class_names: Sequence[str], width
     "train_seconds" ("mean" and "std"), or None.
     """
     names, groups = _most_telling(class_names, groups)
-    groups = [dict(group, index=index) for index, group in style.numbered(groups)]
+    groups = [dict[str, Any](group, index=index) for index, group in style.numbered(groups)]
     timed = any(is_known(group["train_seconds"]) for group in groups)
     rows, bars = row_height(len(names)) * len(names), 0.6 * len(groups)
     if width > style.SINGLE:
@@ -33,7 +34,7 @@ def overview_figure(groups: Sequence[Mapping], class_names: Sequence[str], width
         heights = (0.5 + bars, 0.6 + rows, 2.2)[: 2 + timed]
         figure = Figure(figsize=(width, sum(heights)), layout="constrained")
         panels = figure.subplots(2 + timed, 1, height_ratios=heights)
-    figure.get_layout_engine().set(wspace=0.06, hspace=0.06)
+    figure.set_layout_engine("constrained", wspace=0.06, hspace=0.06)
     # one scale of accuracy in both panels
     limits = style.fraction_limits([acc for group in groups for acc in (*group["accs"], *_ends(group["acc"]))])
     _draw_accuracy(panels[0], groups, limits)
@@ -59,7 +60,8 @@ def _most_telling(class_names: Sequence[str], groups: Sequence[Mapping]) -> tupl
     gain = recall[-1] - recall[0] if len(groups) > 1 else recall[0]
     order = [label for label in np.argsort(gain, kind="stable") if np.isfinite(gain[label])]
     kept = sorted({*order[: MOST_CLASSES // 2], *order[-MOST_CLASSES // 2 :]})
-    return [class_names[i] for i in kept], [dict(group, recall=np.asarray(group["recall"])[kept]) for group in groups]
+    names = [class_names[int(i)] for i in kept]
+    return names, [{**group, "recall": np.asarray(group["recall"])[kept]} for group in groups]
 
 
 def _draw_accuracy(axes: Axes, groups: Sequence[Mapping], limits: tuple[float, float]) -> None:

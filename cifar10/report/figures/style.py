@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -37,7 +38,7 @@ GROUND = "#FEFEFD"  # what text that lines run across is edged with
 SINGLE, DOUBLE = 3.6, 6.9  # inches: one column of a paper or a phone, two columns or a page
 SMALL, TEXT, TITLE = 8, 9, 10  # points
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.labelsize": TEXT,
@@ -74,7 +75,7 @@ def group_marker(index: int) -> str:
     return GROUP_MARKERS[index % len(GROUP_MARKERS)]
 
 
-def group_style(index: int) -> dict[str, str]:
+def group_style(index: int) -> dict[str, Any]:
     """Colour and marker, as `plot` takes them."""
     return {"color": group_colour(index), "marker": group_marker(index)}
 
@@ -114,7 +115,8 @@ def cut(text: str, inches: float, size: float = SMALL) -> str:
 def percent_ticks(*axes: Axis) -> None:
     """Label the ticks of axes of fractions in per cent."""
     for axis in axes:
-        axis.get_major_locator().set_params(steps=[1, 2, 5, 10])
+        locator: Any = axis.get_major_locator()
+        locator.set_params(steps=[1, 2, 5, 10])
         axis.set_major_formatter(FuncFormatter(lambda value, _: tick(value)))
 
 

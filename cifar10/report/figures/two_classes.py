@@ -22,7 +22,7 @@ def two_classes_figure(groups: Sequence[Mapping], positive: str, share: float, w
     is the precision of guessing.
     """
     figure, (roc, recall) = style.next_to_each_other(2, width, 3.4)
-    figure.get_layout_engine().set(hspace=0.08)
+    figure.set_layout_engine("constrained", hspace=0.08)
     name = style.cut(positive, 0.12 * width if width > style.SINGLE else 0.3 * width, style.TEXT)
     roc.plot([0, 1], [0, 1], color=style.GREY, linestyle="--", linewidth=1)
     recall.axhline(share, color=style.GREY, linestyle="--", linewidth=1)

@@ -1,6 +1,6 @@
 """Class by class: how many images there are, what is recognised, and what is confused with what."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from functools import partial
 from itertools import zip_longest
 
@@ -61,7 +61,7 @@ def most_changed(change: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(-np.abs(change), kind="stable")[:CHANGED])  # NaN last
 
 
-def of_all(kept: Sequence[int], names: Sequence[str]) -> str:
+def of_all(kept: Sized, names: Sequence[str]) -> str:
     return f" Shown are the {len(kept)} of {count(len(names))} classes that changed most." * (len(kept) < len(names))
 
 

@@ -52,7 +52,7 @@ def gallery(name: str, title: str, caption: str, run: Run, places: np.ndarray, i
     places = places[np.argsort(-confidence[places], kind="stable")][:MOST_IMAGES]
     classes = run.class_names
     texts = [(classes[run.labels[place]], classes[predicted[place]], float(confidence[place])) for place in places]
-    files = None if run.files is None else [printable(Path(run.files[place]).name) for place in places]
+    files = None if run.files is None else [printable(Path(run.files[int(place)]).name) for place in places]
     return Figure(
         name, caption, partial(figures.gallery_figure, shrunk(np.asarray(images[places])), texts, title, files)
     )

@@ -9,6 +9,7 @@ from sklearn.metrics import precision_recall_curve, precision_score, roc_curve
 from cifar10.report import figures
 from cifar10.report.document import Block, Figure, Findings, Paragraph, Table
 from cifar10.report.groups import Group
+from cifar10.report.metrics import ABSENT
 from cifar10.report.numbers import number, percent, spread_of
 from cifar10.report.scores import has_two, margin
 
@@ -50,7 +51,7 @@ def curves(group: Group) -> dict:
         precision, recall, _ = precision_recall_curve(run.labels, score)
         precision_recall.append((recall[::-1], precision[::-1]))
         rates = [predicted[run.labels == label].mean() for label in (0, 1)]
-        points.append([*rates, precision_score(run.labels, predicted, zero_division=0)])
+        points.append([*rates, precision_score(run.labels, predicted, zero_division=ABSENT)])
     false_alarms, found, precise = np.transpose(points)
     return {
         "roc": roc,
