@@ -168,13 +168,19 @@ def test_a_process_that_dies_ends_the_others_with_a_line(alone, tmp_path, start)
 
 @pytest.mark.slow
 @pytest.mark.promise("same answers")
-def test_a_network_in_shards_ends_where_one_process_does_and_its_checkpoint_is_whole(alone, command, tmp_path):
-    run, small = alone
-    single = ["trainer=fsdp", "trainer.precision=32-true"]  # it has no double precision
-    result = by_lightning(tmp_path, *small, *single, "hydra.run.dir=run")
+def test_a_network_in_shards_ends_where_one_process_does_and_its_checkpoint_is_whole(tiny, command, tmp_path):
+    backbone = ["model.backbone=test_vit", "data.image_size=64", "callbacks.two_phase.head_epochs=1"]
+    both = [*tiny, *ODD, *PHASES, *backbone, "trainer.precision=32-true"]  # shards have no double precision
+    assert command("train.py", *both, "hydra.run.dir=one", "trainer.accelerator=cpu") == 0, command.err
+    result = by_lightning(tmp_path, *both, "trainer=fsdp", "hydra.run.dir=shards")
     assert result.returncode == 0, result.stderr
-    assert difference(tmp_path / "run", run) < 1e-3
-    assert command("evaluate.py", "run=run") == 0, command.err
+    assert difference(tmp_path / "shards", tmp_path / "one") < 1e-5
+    result = by_lightning(tmp_path, "resume=shards", "trainer.max_epochs=3")
+    assert result.returncode == 0, result.stderr
+    assert (
+        command("train.py", "resume=shards", "trainer.max_epochs=4", "trainer.devices=1", "trainer.strategy=auto") == 0
+    ), command.err
+    assert command("evaluate.py", "run=shards") == 0, command.err
 
 
 @pytest.mark.promise("bad inputs")

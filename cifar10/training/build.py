@@ -11,7 +11,6 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
-from pytorch_lightning.strategies import ModelParallelStrategy
 
 from cifar10.callbacks.checkpoint import AtomicCheckpointIO
 from cifar10.callbacks.progress_bar import ProgressBar
@@ -22,6 +21,7 @@ from cifar10.errors import UserError
 from cifar10.metric_names import mode_of
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.networks.build import find_network
+from cifar10.models.sharding import Sharding
 from cifar10.processes import check_processes, is_worker, started_here
 from cifar10.training.checks import check_devices
 from cifar10.training.loggers import build_loggers
@@ -141,11 +141,11 @@ def resolve_strategy(strategy: str, several: bool, callbacks: list[pl.Callback])
     return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and several else strategy
 
 
-def build_sharding(processes: int, cfg: DictConfig) -> ModelParallelStrategy:
-    """FSDP2 over all processes, with checkpoints that are whole. UserError for what does not work with it."""
+def build_sharding(processes: int, cfg: DictConfig) -> Sharding:
+    """The strategy of trainer.strategy=fsdp; UserError for what does not work with it."""
     if (cfg.callbacks.get("feature_caching") or {}).get("views"):
         raise UserError("callbacks.feature_caching.views: must be 0 with trainer.strategy=fsdp, or use trainer=ddp")
-    return ModelParallelStrategy(processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    return Sharding(processes)
 
 
 def compile_mode(setting: Any) -> str | None:
