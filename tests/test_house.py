@@ -29,7 +29,9 @@ FLOORS = [  # a module imports from its own wing and from lower floors; on the g
 LONGEST_FILE = 250  # lines
 TOP_LEVEL = {
     *("train.py", "evaluate.py", "cifar10", "conf", "tests", "docs", "outputs"),
-    *("README.md", "Makefile", "pyproject.toml", "constraints.txt", ".gitignore", ".ci"),
+    *("README.md", "Makefile", "pyproject.toml", "requirements.lock", "constraints.txt", ".gitignore", ".ci"),
+    *("LICENSE", "CITATION.cff", "CONTRIBUTING.md", "CHANGELOG.md", "Dockerfile", ".dockerignore"),
+    *(".github", ".pre-commit-config.yaml"),
 }
 
 Imports = dict[str, set[str]]  # by module, the names that it imports, wherever in the file

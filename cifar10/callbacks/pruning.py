@@ -1,6 +1,6 @@
 """Give up a search's trial that falls behind the others."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytorch_lightning as pl
 
@@ -9,7 +9,6 @@ from cifar10.sweeps.study import current_trial
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
-    from optuna.trial import Trial
 
 
 class Pruning(pl.Callback):
@@ -52,7 +51,7 @@ class Pruning(pl.Callback):
             min_resource=self.min_epochs, max_resource=max_epochs, reduction_factor=self.reduction_factor
         )
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_fit_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             self.trial = current_trial(lambda: self.make(trainer.max_epochs))
 
@@ -63,7 +62,7 @@ class Pruning(pl.Callback):
         if reason:
             raise Pruned(reason)
 
-    def _report(self, trainer: pl.Trainer, trial: "Trial") -> str:
+    def _report(self, trainer: Any, trial: Any) -> str:
         """Report this epoch's value to the study; returns why the trial is to end, empty if it is not."""
         [name] = trial.study.metric_names
         if name not in trainer.callback_metrics:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import optuna
 from filelock import FileLock
@@ -28,16 +28,13 @@ from cifar10.sweeps.jobs import NOTES
 from cifar10.sweeps.space import Space
 from cifar10.sweeps.study import NAME, make_sampler, storage_of, trial_of
 
-if TYPE_CHECKING:
-    from hydra_plugins.cifar10_search import Search
-
 log = logging.getLogger(__name__)
 
 OTHER_OBJECTIVES = {"seconds": "min"}  # numbers of run.json that are no metric
 ENDED = {"finished": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
-def search(own: "Search", arguments: Sequence[str]) -> list[JobReturn]:
+def search(own: Any, arguments: Sequence[str]) -> list[JobReturn]:
     """Run trials until there are `n_trials`; returns the last jobs' results, or raises their error if none finished."""
     folder = Path(own.config.hydra.sweep.dir)
     space = Space(with_params(arguments, own.params))
@@ -68,7 +65,7 @@ def with_params(arguments: Sequence[str], params: DictConfig | dict) -> list[str
     return [*arguments, *([] if space.parameters else (f"{key}={value}" for key, value in params.items()))]
 
 
-def check(own: "Search") -> dict[str, str]:
+def check(own: Any) -> dict[str, str]:
     """The objectives with their directions, maximize or minimize; UserError for settings that cannot work."""
     for name in ("n_trials", "n_jobs"):
         value = getattr(own, name)
@@ -86,12 +83,12 @@ def check(own: "Search") -> dict[str, str]:
     return {name: "maximize" if known[name] == "max" else "minimize" for name in names}
 
 
-def open_study(own: "Search", folder: Path, objectives: dict[str, str]) -> optuna.Study:
+def open_study(own: Any, folder: Path, objectives: dict[str, Any]) -> optuna.Study:
     """The study in the sweep's folder, as it stands; a new one if there is none."""
     study = optuna.create_study(
         study_name=NAME,
         storage=storage_of(folder),
-        directions=list(objectives.values()),
+        directions=[*objectives.values()],
         sampler=make_sampler(own.sampler, own.seed, own.startup_trials, own.n_jobs),
         load_if_exists=True,
     )
@@ -118,7 +115,7 @@ def is_alive(folder: Path, name: str | None) -> bool:
         return True
 
 
-def next_trials(study: optuna.Study, own: "Search", folder: Path, me: str) -> list[Trial]:
+def next_trials(study: optuna.Study, own: Any, folder: Path, me: str) -> list[Trial]:
     """The trials to run now: those that a dead process has left, else new ones; none when there are enough."""
     with FileLock(folder / NOTES / "search.lock"):  # two processes must not take up the same trial
         known = study.get_trials(deepcopy=False)

@@ -5,9 +5,10 @@ Imports Optuna, so only a search imports it.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep, Sweep
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -49,7 +50,7 @@ class Space:
             if override.is_sweep_override():
                 self.parameters.append(read(override))
             else:
-                self.fixed.append(override.input_line)
+                self.fixed.append(str(override.input_line))
                 values[plain(override.key_or_group)] = override.get_value_element_as_str()
         self.values = values
         known = {plain(parameter.key) for parameter in self.parameters} | set(values)
@@ -73,7 +74,7 @@ class Space:
 
 def read(override: Override) -> Parameter:
     """A swept override as a parameter; UserError if it cannot be searched."""
-    key, value = override.get_key_element(), override.value()
+    key, value = override.get_key_element(), cast(Sweep, override.value())
     tags = {str(tag) for tag in value.tags}
     conditions: dict[str, set[str]] = {}
     for tag in tags - {LOG}:
@@ -87,11 +88,12 @@ def read(override: Override) -> Parameter:
         raise UserError(f"{override.input_line}: cannot be searched ({error})") from error
 
 
-def distribution(override: Override, value: object, log: bool) -> BaseDistribution:
+def distribution(override: Override, value: Any, log: bool) -> BaseDistribution:
     """Optuna's distribution of a sweep; ValueError for an empty one, or a scale that does not go with it."""
     if isinstance(value, IntervalSweep):
         whole = isinstance(value.start, int) and isinstance(value.end, int)
-        return (IntDistribution if whole else FloatDistribution)(value.start, value.end, log=log)
+        kind: Any = IntDistribution if whole else FloatDistribution
+        return kind(value.start, value.end, log=log)
     options = list(override.sweep_string_iterator())
     if not isinstance(value, RangeSweep):
         if log:
@@ -101,11 +103,11 @@ def distribution(override: Override, value: object, log: bool) -> BaseDistributi
         raise ValueError("the range is empty")
     numbers = sorted(map(float, options))
     if all(isinstance(number, int) for number in (value.start, value.stop, value.step)):
-        return IntDistribution(int(numbers[0]), int(numbers[-1]), log=log, step=abs(value.step))
+        return IntDistribution(int(numbers[0]), int(numbers[-1]), log=log, step=abs(int(value.step)))
     return FloatDistribution(numbers[0], numbers[-1], log=log, step=abs(value.step))
 
 
-def suggest(trial: Trial, name: str, of: BaseDistribution) -> str | int | float:
+def suggest(trial: Trial, name: str, of: Any) -> Any:
     if isinstance(of, CategoricalDistribution):
         return trial.suggest_categorical(name, of.choices)
     if isinstance(of, IntDistribution):

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
@@ -38,7 +38,7 @@ def storage_of(sweep: Path) -> "JournalStorage":
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     file = study_file(sweep)
-    lock = FileLock(f"{file}.lock")  # Optuna's own locks outlive a killed process
+    lock: Any = FileLock(f"{file}.lock")  # Optuna's own locks outlive a killed process
     with lock:
         mend(file)
     return optuna.storages.JournalStorage(JournalFileBackend(str(file), lock_obj=lock))
