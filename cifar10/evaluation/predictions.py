@@ -12,6 +12,7 @@ import torch
 
 from cifar10.data.batches import Batches
 from cifar10.data.picture_data import PictureData
+from cifar10.data.pictures import Part
 from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write, sha256
 from cifar10.inference.calibration import Calibration, read_calibration, write_calibration
