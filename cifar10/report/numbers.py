@@ -1,5 +1,6 @@
 """How numbers are written, in tables, figures, captions and verdicts alike."""
 
+import contextlib
 import math
 from collections.abc import Callable
 
@@ -79,6 +80,13 @@ def p_value(p: float) -> str:
 
 def plural(n: int, word: str) -> str:
     return f"{count(n)} {word}{'s' * (n != 1)}"
+
+
+def rounded(text: str) -> str:
+    """A number of many digits, as a search draws them, with four significant ones; any other text as it is."""
+    with contextlib.suppress(ValueError):
+        return f"{float(text):.4g}" if len(text) > 8 else text
+    return text
 
 
 def printable(text: str) -> str:

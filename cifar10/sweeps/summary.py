@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from cifar10.errors import FolderBusy, Pruned, UserError, cause_of, one_line
 from cifar10.files import atomic_write
 from cifar10.processes import is_worker
+from cifar10.report.numbers import rounded
 from cifar10.report.sweep.jobs import Job, Sweep
 from cifar10.run_folder import RunFolder, quoted, shown
 from cifar10.sweeps.jobs import NOTES, OVERRIDES, PLAN, keep_overrides, write_note
@@ -204,7 +205,8 @@ def seed_rows(sweep: Sweep) -> list[list[str]]:
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """Aligned columns; overlong cells are cut."""
+    """Aligned columns; overlong cells are cut, and numbers of many digits rounded."""
+    rows = [[rounded(cell) for cell in row] for row in rows]
     cells = [[cell if len(cell) <= WIDTH else f"{cell[: WIDTH - 3]}..." for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells if column < len(row)) for column in range(len(header))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in cells)

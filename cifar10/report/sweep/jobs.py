@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from cifar10.report.numbers import UNKNOWN, printable
+from cifar10.report.numbers import UNKNOWN, printable, rounded
 
 SEED = "seed"
 
@@ -166,7 +166,7 @@ def beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def written(values: dict[str, str]) -> str:
     """Settings as they are typed, on one line; a dash where there is none."""
-    return printable(" ".join(f"{key}={value}" for key, value in values.items() if value)) or UNKNOWN
+    return printable(" ".join(f"{key}={rounded(value)}" for key, value in values.items() if value)) or UNKNOWN
 
 
 def numbers_of(jobs: Iterable[Job]) -> str:

@@ -18,6 +18,7 @@ from cifar10.report.numbers import (
     percent,
     plural,
     printable,
+    rounded,
     spread_of,
 )
 from cifar10.report.sweep.importance import FEWEST, importances
@@ -45,7 +46,7 @@ def leaderboard(sweep: Sweep) -> Iterator[Block]:
             f"{rank}{f'{SPACE}◆' if id(setting) in front else ''}",
             *(spread_of(spread, figure) for spread in spreads),
             *([str(spreads[0]["n"])] if several else []),
-            *(printable(value) or UNKNOWN for value in setting.values.values()),
+            *(printable(rounded(value)) or UNKNOWN for value in setting.values.values()),
             duration(mean_of(setting, "seconds")), number(mean_of(setting, "epochs"), 0), jobs_of(setting),
         ])  # fmt: skip
     yield Table(header, rows)
