@@ -54,21 +54,17 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
         raise UserError(f"resume={folder}: {stored} cannot be read ({cause_of(error)})") from error
     given = [one for one in given if key_of(one) != "resume"]
     for argument in given:
-        if (
-            not is_free(key_of(argument), Free.SWEEP)
-            or OverridesParser.create().parse_override(argument).is_sweep_override()
-        ):
+        changes = not is_free(key_of(argument), Free.SWEEP)
+        if argument not in own and (changes or OverridesParser.create().parse_override(argument).is_sweep_override()):
             raise UserError(
                 f"{argument}: a sweep is resumed as it is; only where it runs can change (data.root,"
                 " trainer.accelerator, trainer.devices, hydra/launcher and its settings), to a single value"
             )
     changed = {key_of(argument): argument for argument in given}
     own = [changed.pop(key_of(override), override) for override in own]
-    dropped = (
-        "hydra.sweep.dir",
-        "hydra.mode",
-        *(["hydra.launcher."] if "hydra/launcher" in map(key_of, given) else []),
-    )
+    dropped = ("hydra.sweep.dir", "hydra.mode")
+    if "hydra/launcher" in map(key_of, given):  # another one, with settings of its own
+        dropped += ("hydra.launcher.",)
     own = [override for override in own if override in given or not key_of(override).startswith(dropped)]
     check_overrides(stored, [override for override in own if override not in given])
     # A job's .hydra/ stays as it is: a kill while it is rewritten would cost a finished run.
