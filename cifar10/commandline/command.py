@@ -49,7 +49,7 @@ class Command:
 
     def __init__(self, config_name: str, function: Callable[[DictConfig], object]):
         self.config_name, self.function = config_name, function
-        self.arguments = sys.argv[1:]
+        self.script, self.arguments = os.path.abspath(sys.argv[0]), sys.argv[1:]
         self.composed = False  # until then, every exception is about what the user wrote
         asked = os.environ.setdefault(TRACEBACKS, os.environ.get("HYDRA_FULL_ERROR", "0"))
         self.tracebacks = asked == "1"
@@ -123,10 +123,12 @@ class Command:
         if not Command.runs_here:
             set_up_process()
             take_place()
+            # this script is what Lightning starts for each additional device
+            sys.argv, sys.modules["__main__"].__spec__ = [self.script], None
         sweep, keep = own.mode == RunMode.MULTIRUN, bool(cfg.get("resume"))
         try:
             check_added(cfg, own, self.config_name)
-            if self.config_name == "train":
+            if self.config_name == "train" and Command.runs_here:
                 slurm.note(self.arguments, own)
             if own.job.chdir:
                 make_absolute(cfg, own.runtime.cwd)

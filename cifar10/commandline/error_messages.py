@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar10.errors import UserError, cause_of, one_line
 from cifar10.run_folder import overrides_of
 
+EXTRAS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm"}  # by launcher
 DIED = ("TerminatedWorkerError", "UncompletedJobError", "WorkerCrashedError")  # joblib's, submitit's, Ray's
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -67,6 +68,8 @@ def explain(error: Exception, config_name: str) -> str:
         return explain(error.__cause__, config_name)
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+        if group == "hydra/launcher" and choice in EXTRAS:
+            return f"{group}={choice}: needs another package; pip install -e '.[{EXTRAS[choice]}]'"
         return (
             f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)} (--config-dir FOLDER adds more)"
         )

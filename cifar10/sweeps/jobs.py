@@ -56,7 +56,7 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
     given = [one for one in given if key_of(one) != "resume"]
     for argument in given:
         several = OverridesParser.create().parse_override(argument).is_sweep_override()
-        if several or not is_free(key_of(argument), Free.SWEEP):
+        if argument not in own and (several or not is_free(key_of(argument), Free.SWEEP)):
             raise UserError(
                 f"{argument}: a sweep is resumed as it is; only where it runs can change (data.root,"
                 " trainer.accelerator, trainer.devices, hydra/launcher and its settings), to a single value"

@@ -51,11 +51,10 @@ class ShareMachine(Callback):
         if "SLURM_JOB_ID" in os.environ:
             signals.watch_requeue()
         with flag_override(config.hydra, ["readonly", "struct"], False):
-            if launcher == "SlurmLauncher":
-                # since Slurm 22.05, srun gives a job one core unless it is told again
-                os.environ.setdefault("SRUN_CPUS_PER_TASK", str(config.hydra.launcher.cpus_per_task or 1))
-            else:
+            if launcher != "SlurmLauncher":
                 share_out(config)
+            elif config.hydra.launcher.cpus_per_task:  # which srun, since Slurm 22.05, wants to be told again
+                os.environ["SRUN_CPUS_PER_TASK"] = str(config.hydra.launcher.cpus_per_task)
             if launcher in ("LocalLauncher", "SlurmLauncher"):
                 log.info(
                     f"each job's output is in its {shown(config.hydra.sweep.dir)}/NUMBER/{config.hydra.job.name}.log"
