@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.sources.shapes import write_cifar10_files
 
-pytest_plugins = ["tests.promises"]
+pytest_plugins = ["tests.promises", "tests.pairs"]
 
 PROJECT = Path(__file__).parent.parent
 TINY_BACKBONE = "test_efficientnet.r160_in1k"  # timm's own, for tests

@@ -209,7 +209,10 @@ class ImageClassifier(pl.LightningModule):
             groups.append({"name": f"{name}_1d", "role": name, "params": [p for p in parameters if p.ndim <= 1]})
             groups[-1]["weight_decay"] = 0.0
         extra = {"momentum": 0.9, "nesterov": True} if self.optimizer_name == "sgd" else {}
-        extra["fused"] = self.device_mesh is None  # one kernel for all parameters; SGD has none for shards
+        trainer = self._trainer
+        scaled = trainer is not None and trainer.precision == "16-mixed" and trainer.gradient_clip_val
+        # One kernel for all parameters. Lightning cannot clip scaled gradients before it, and SGD has none for shards.
+        extra["fused"] = not scaled and self.device_mesh is None
         optimizer = OPTIMIZERS[self.optimizer_name](groups, lr=self.lr, weight_decay=self.weight_decay, **extra)
         # The number of steps is known when training starts.
         rates = ScheduledRates(optimizer, Schedule(dict.fromkeys(self.parameter_groups(), self.lr), 0, math.inf))
