@@ -76,7 +76,7 @@ def from_wandb(run: Path) -> History:
 def mlflow_run(run: Path):
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient("sqlite:///outputs/mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path.cwd()}/outputs/mlflow.db")  # it keeps a store by its name
     found = client.search_runs([client.get_experiment_by_name("cifar10").experiment_id])
     (ours,) = [one for one in found if one.info.run_name.endswith(run.name)]
     return client, ours
