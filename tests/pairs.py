@@ -66,7 +66,10 @@ def covering_rows() -> list[list[str]]:
     rows: list[list[str]] = []
     missing = {pair for pair in pairs_of(ALONE) if pair not in NO_PAIR and pair not in REFUSED}
     while missing:
-        row = ["CNN"] if any("CNN" in pair for pair in missing) and len(rows) % 2 == 0 else ["two phases"]
+        pair = min(missing, key=lambda one: sorted(map(ALONE.index, one)))
+        row = [*pair]
+        if not pair & {"CNN", "two phases"}:
+            row.append("two phases" if "cached features" in pair or len(rows) % 2 else "CNN")
         while options := [choice for choice in ALONE if fits(row, choice)]:
             row.append(max(options, key=lambda choice: sum(pair in missing for pair in pairs_of([*row, choice]))))
         rows.append(row)
@@ -98,7 +101,7 @@ def table(outcome: dict[frozenset[str], bool]) -> str:
             return ""
         if pair not in outcome:
             return "?"
-        return ("–" if pair in REFUSED else "✓") if outcome[pair] else "**fails**"
+        return ("no" if pair in REFUSED else "✓") if outcome[pair] else "**fails**"
 
     names = list(CHOICES)
     lines = ["| | " + " | ".join(f"{number}" for number in range(1, len(names))) + " |", "|---" * len(names) + "|"]
@@ -113,7 +116,7 @@ must finish; `best.ckpt`, evaluated, must give the accuracy that training logged
 resumed must end in the bits of one that was not; two processes must end where one does, unless the network has batch
 normalisation.
 
-✓ works; – is refused in one line; empty: there is only one choice of the two.
+✓ works; no: refused in one line; empty: there is only one choice of the two.
 
 {chr(10).join(lines)}
 """
