@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from cifar10.errors import UserError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")  # as torchrun, Lightning and srun set them
 is_worker = any(os.environ.get(name, "0") != "0" for name in RANKS)  # not rank 0, which speaks and writes for all
@@ -51,11 +51,11 @@ class Crew:
     @functools.cached_property
     def store(self) -> "Store":
         """Connects them; rank 0 waits here until all have started."""
-        from torch.distributed import PrefixStore
+        from torch.distributed.distributed_c10d import PrefixStore
         from torch.distributed.rendezvous import rendezvous
 
         if "RANK" not in os.environ:
-            from lightning_fabric.plugins.environments import SLURMEnvironment
+            from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
             slurm = SLURMEnvironment()
             os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = slurm.main_address, str(slurm.main_port)

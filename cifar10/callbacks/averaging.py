@@ -1,9 +1,10 @@
 """Averages of a run's weights: what is validated, kept and evaluated in place of the weights themselves."""
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -25,7 +26,9 @@ class Averaging(WeightAveraging):
     - After `fit` the model has the average, also when a checkpoint is loaded to be validated.
     """
 
-    def __init__(self, **options: object):
+    _average_model: Any  # torch's AveragedModel, within `fit`
+
+    def __init__(self, **options: Any):
         super().__init__(use_buffers=True, **options)
 
     def begun(self, trainer: pl.Trainer) -> bool:
@@ -117,16 +120,16 @@ class SWA(Averaging):
         super().setup(trainer, pl_module, stage)
 
     def begun(self, trainer: pl.Trainer) -> bool:
-        return trainer.current_epoch >= self.start * trainer.max_epochs
+        return trainer.current_epoch >= self.start * (trainer.max_epochs or math.inf)
 
     def due(self, trainer: pl.Trainer) -> bool:
         return trainer.is_last_batch
 
 
-def averages(trainer: pl.Trainer) -> Iterable[Averaging]:
+def averages(trainer: Any) -> Iterable[Averaging]:
     return (callback for callback in trainer.callbacks if isinstance(callback, Averaging))
 
 
-def validated(trainer: pl.Trainer, pl_module: pl.LightningModule) -> torch.nn.Module:
+def validated(trainer: pl.Trainer, pl_module: pl.LightningModule) -> Any:
     """What validation has seen: the average of the weights if one is kept, else the model itself."""
     return next((callback._average_model.module for callback in averages(trainer)), pl_module)

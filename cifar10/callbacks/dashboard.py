@@ -120,5 +120,5 @@ class Dashboard(pl.Callback):
         writer.add_figure(tag, figure, step, close=False)
 
 
-def tensorboard(trainer: pl.Trainer) -> StageLogger | None:
+def tensorboard(trainer: pl.Trainer) -> Any:  # the StageLogger, or None
     return next((logger for logger in trainer.loggers if isinstance(logger, StageLogger)), None)

@@ -10,6 +10,7 @@ import io
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from pytorch_lightning import loggers
 from pytorch_lightning.utilities import rank_zero_only
@@ -32,7 +33,7 @@ class WandbLogger(loggers.WandbLogger):
         group: str | None = None,
         tags: tuple[str, ...] = (),
         offline: bool | None = None,
-        **options: object,
+        **options: Any,
     ):
         if offline is None:
             offline = "WANDB_MODE" not in os.environ
@@ -51,11 +52,11 @@ class WandbLogger(loggers.WandbLogger):
     @property
     def viewer(self) -> str:
         if self.experiment.offline:
-            return f"wandb sync {shown(self.save_dir)}/wandb/offline-run-*"
+            return f"wandb sync {shown(str(self.save_dir))}/wandb/offline-run-*"
         return self.experiment.url or "nowhere: WANDB_MODE is disabled"
 
     def go_on_after(self, step: int) -> None:
-        for folder in sorted(Path(self.save_dir, "wandb").glob("run-*")):  # not offline-run-*
+        for folder in sorted(Path(str(self.save_dir), "wandb").glob("run-*")):  # not offline-run-*
             self._id = self._wandb_init["id"] = folder.name.split("-", 2)[2]
 
 
@@ -142,7 +143,7 @@ class TrackioLogger(loggers.Logger):
         return f"TRACKIO_DIR={shown(self.trackio.utils.TRACKIO_DIR)} trackio show --project {self.name}"
 
     @property
-    def experiment(self) -> object:
+    def experiment(self) -> Any:
         """Trackio's run, which starts or goes on."""
         if self.run is None:
             quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}

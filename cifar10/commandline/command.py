@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.conf import HydraConf
@@ -139,7 +140,7 @@ class Command:
                 filter_lightning()
                 if self.config_name != "train":
                     return self.function(cfg)
-                with led(OmegaConf.to_container(cfg, resolve=True)):
+                with led(cast(dict, OmegaConf.to_container(cfg, resolve=True))):
                     return self.function(cfg)
         except Interrupted as stopped:
             if stopped.signum in REQUEUE and not Command.runs_here:

@@ -85,14 +85,14 @@ def check_values(key: str, target: type, node: DictConfig, given: Collection[str
             raise UserError(f"{key}.{name}: must be given; {target.__name__} has no default for it")
 
 
-def hints_of(target: type) -> dict[str, object]:
+def hints_of(target: type) -> dict[Any, Any]:
     """The types of the constructor's arguments; object for one that is imported for type checkers only."""
-    unknown: dict[str, object] = {}
+    unknown: dict[str, Any] = {}
     while True:
         try:
             return typing.get_type_hints(target.__init__, localns=unknown)
         except NameError as error:
-            unknown[error.name] = object
+            unknown[str(error.name)] = object
 
 
 def check_hints(cfg: DictConfig, hints: dict[str, object]) -> None:

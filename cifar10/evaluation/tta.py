@@ -22,8 +22,9 @@ def predicted(run: FinishedRun, settings: Settings, plain: Run) -> Views:
     The views of validation images are not predicted, so these logits have no temperature: the run's own is for what
     predict, export and serve do, which is a single view.
     """
-    count = VIEWS[settings.tta][0]
-    file = evaluation_folder(run.folder, settings) / f"tta_{settings.tta}.npz"
+    name = str(settings.tta)
+    count = VIEWS[name][0]
+    file = evaluation_folder(run.folder, settings) / f"tta_{name}.npz"
     identity = {key: plain.facts[key] for key in ("checkpoint_sha256", "data_sha256")}
     logits = read(file, identity, plain.logits.shape)
     if logits is None:
@@ -34,9 +35,9 @@ def predicted(run: FinishedRun, settings: Settings, plain: Run) -> Views:
         batch = settings.batch_size or run.cfg.data.eval_batch_size
         log.info(f"{run.folder}: predicting {count} views of each test image, at {count} times the cost")
         with Progress(len(part), f"{count} views") as progress:
-            logits = predict(predictor, part, batch, progress, settings.tta)
+            logits = predict(predictor, part, batch, progress, name)
         write_predictions(file, {"logits": logits, "facts": identity})
-    return Views(settings.tta, count, logits)
+    return Views(name, count, logits)
 
 
 def read(file: Path, identity: dict, shape: tuple[int, int]) -> np.ndarray | None:

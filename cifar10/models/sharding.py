@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed import DeviceMesh
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -61,4 +61,4 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
 
 def load_whole_state(module: nn.Module, state: dict[str, Tensor]) -> None:
     """Load what `whole_state` has returned."""
-    set_model_state_dict(module, state, options=StateDictOptions(full_state_dict=True))
+    set_model_state_dict(module, {**state}, options=StateDictOptions(full_state_dict=True))

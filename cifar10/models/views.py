@@ -1,6 +1,7 @@
 """Test-time augmentation: several views of each picture, whose logits are averaged."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,4 +40,5 @@ VIEWS = {"flip": (2, mirrored), "flip_shift": (6, mirrored_and_shifted)}  # numb
 def mean_logits(predictor: Predictor, images: Tensor, views: str) -> Tensor:
     """uint8 (B, 3, H, W) -> float32 (B, C), before the temperature: the mean over the views of this name."""
     count, made = VIEWS[views]
-    return sum(predictor.logits(view) for view in made(images)) / count
+    total: Any = sum(predictor.logits(view) for view in made(images))
+    return total / count

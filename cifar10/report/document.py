@@ -135,7 +135,7 @@ class Section:
 class Document:
     title: str
     subtitle: str
-    lead: list[Paragraph | Bullets | Code]
+    lead: list[Block]
     sections: list[Section]
 
     def figures(self) -> Iterator[Figure]:

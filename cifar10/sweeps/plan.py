@@ -5,11 +5,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write
@@ -30,7 +31,7 @@ class Plan:
     jobs: int | None = None
 
 
-def plan_of(hydra: DictConfig) -> Plan:
+def plan_of(hydra: Any) -> Plan:
     """The plan of the sweep that Hydra is about to run."""
     named = OmegaConf.select(hydra, "sweeper.objective") or Plan.objectives
     varied = varied_settings(hydra)
@@ -38,7 +39,7 @@ def plan_of(hydra: DictConfig) -> Plan:
     return Plan([named] if isinstance(named, str) else list(named), list(varied), jobs)
 
 
-def varied_settings(hydra: DictConfig) -> dict[str, Override | None]:
+def varied_settings(hydra: Any) -> dict[str, Override | None]:
     """The settings with several values, in the sweeper's `params` or on the command line; None for an own notation."""
     params = OmegaConf.select(hydra, "sweeper.params") or {}
     found: dict[str, Override | None] = {}
@@ -54,14 +55,14 @@ def varied_settings(hydra: DictConfig) -> dict[str, Override | None]:
     return found
 
 
-def count_jobs(varied: Sequence[Override | None]) -> int | None:
+def count_jobs(varied: Sequence[Any]) -> int | None:
     """How many jobs a grid has; None for settings that are searched, or whose values a pattern gives."""
     if any(one is None or not one.is_discrete_sweep() or isinstance(one.value(), Glob) for one in varied):
         return None
     return math.prod(len(list(one.sweep_string_iterator())) for one in varied)
 
 
-def keep_plan(file: Path, hydra: DictConfig) -> None:
+def keep_plan(file: Path, hydra: Any) -> None:
     with atomic_write(file, "w") as stream:
         json.dump(vars(plan_of(hydra)), stream)
 

@@ -116,7 +116,7 @@ def read_job(folder: Path, file: Path) -> Job:
             summary = json.loads(run.summary.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: the job cannot be read ({cause_of(error)})") from error
-    numbers = {key: value for key, value in leaves(summary) if isinstance(value, int | float)}
+    numbers: dict[str, float] = {key: value for key, value in leaves(summary) if isinstance(value, int | float)}
     rows: list[dict[str, float]] = []
     with contextlib.suppress(UserError):  # a page without its curve is better than none
         rows = run.read_metrics() if begun else []

@@ -2,8 +2,8 @@
 
 import logging
 from pathlib import Path
+from typing import Any, cast
 
-import pytorch_lightning as pl
 from lightning_utilities.core.imports import RequirementCache
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
@@ -21,8 +21,10 @@ PACKAGES = {"wandb": "wandb>=0.19", "mlflow": "mlflow-skinny>=3", "trackio": "tr
 
 def logger_nodes(cfg: DictConfig) -> dict[str, DictConfig]:
     """The section of each logger by its key. A run that was stored when there was one logger has only the section."""
-    section = cfg.get("logger") or {}
-    nodes = {"logger": section} if "_target_" in section else {f"logger.{name}": section[name] for name in section}
+    section: Any = cfg.get("logger") or {}
+    nodes: dict[str, Any] = (
+        {"logger": section} if "_target_" in section else {f"logger.{name}": section[name] for name in section}
+    )
     return {key: node for key, node in nodes.items() if node is not None}
 
 
@@ -45,7 +47,7 @@ def build_loggers(cfg: DictConfig) -> list[Logger]:
     loggers = []
     for key, node in logger_nodes(cfg).items():
         missing = {label: value for label, value in labels.items() if label in node and node[label] is None}
-        node = OmegaConf.create(OmegaConf.to_container(node, resolve=True) | missing)
+        node = OmegaConf.create({**cast(dict, OmegaConf.to_container(node, resolve=True)), **missing})
         loggers.append(make(key, node, Logger))
     return loggers
 
@@ -57,7 +59,7 @@ def begin(loggers: list[Logger], settings: dict[str, object]) -> None:
             logger.log_hyperparams(settings)
 
 
-def viewers(trainer: pl.Trainer) -> list[str]:
+def viewers(trainer: Any) -> list[str]:
     """How to see what each logger has: a command or a place."""
     found = []
     for logger in trainer.loggers if trainer.is_global_zero else []:

@@ -32,11 +32,11 @@ def parallel_figure(
     settings: by name, as typed, one for each line. results: what each line led to, NaN for none: such a line ends
     before the last axis, which is the objective's. Numbers that span a power of ten are on a logarithmic axis.
     """
-    results = np.asarray(results, dtype=float)
-    ended = np.isfinite(results)
+    ranked = np.asarray(results, dtype=float)
+    ended = np.isfinite(ranked)
     scales = {name: scale_of(texts) for name, texts in settings.items()}
     if ended.any():
-        scales[objective] = scale_of([f"{value:.4g}" for value in results[ended]])
+        scales[objective] = scale_of([f"{value:.4g}" for value in ranked[ended]])
     figure = Figure(figsize=(width, 0.75 + 0.62 * len(scales)), layout="constrained")
     axes = figure.add_subplot(xlim=(-0.02, 1.02), ylim=(len(scales) - 0.6, -0.5))
     for row, (name, scale) in enumerate(scales.items()):
@@ -47,7 +47,7 @@ def parallel_figure(
     if ended.any():
         places[-1, ended] = scales[objective].places
     rows = np.arange(len(scales))
-    order = np.argsort(results if lower_is_better else -results, kind="stable")[: ended.sum()]
+    order = np.argsort(ranked if lower_is_better else -ranked, kind="stable")[: ended.sum()]
     few = min(1.0, 30 / len(results))  # of many lines, only the best stay strong
     for index in np.flatnonzero(~ended):
         axes.plot(places[:, index], rows, **PRUNED | {"alpha": PRUNED["alpha"] * few})

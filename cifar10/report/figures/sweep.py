@@ -1,6 +1,7 @@
 """What a sweep's jobs did epoch by epoch, what mattered, and what the best of several objectives trade off."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,7 +45,8 @@ def job_curves_figure(jobs: Sequence[Mapping], metric: str, width: float = style
             handles.append(Line2D([], [], **LOOKS[status], marker=ENDS.get(status), markersize=5))
             names.append("other jobs" if status == "finished" else status)
     axes.set_ylim(*_limits(jobs))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)
     axes.grid()
     style.legend_below(figure, handles, names)
     return figure

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from cifar10.report.numbers import UNKNOWN, printable, rounded
 
@@ -72,7 +73,7 @@ class Setting:
     def mean(self, name: str) -> float | None:
         return statistics.fmean(found) if (found := self.results(name)) else None
 
-    def spread(self, name: str) -> dict | None:
+    def spread(self, name: str) -> Any:
         """`mean`, sample standard deviation `std` (None for a single seed) and `n`; None without a result."""
         found = self.results(name)
         std = statistics.stdev(found) if len(found) > 1 else None
@@ -97,7 +98,7 @@ class Sweep:
         """The settings that are the same in all jobs."""
         keys = dict.fromkeys(key for job in self.jobs for key in job.overrides)
         values = {key: {job.overrides.get(key) for job in self.jobs} for key in keys}
-        return {key: value for key, found in values.items() if len(found) == 1 for value in found}
+        return {key: str(value) for key, found in values.items() if len(found) == 1 for value in found}
 
     @cached_property
     def differing(self) -> list[str]:

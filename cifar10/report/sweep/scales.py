@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
 FEW = 7  # values, each of which has its tick
 ORDERS = 30  # times the least is the greatest of numbers whose logarithm is drawn, if most of them are small
@@ -17,16 +19,16 @@ class Scale:
 
     kind: str  # "numbers", "logarithm" or "categories"
     values: np.ndarray
-    ticks: list[tuple[float, str]]
+    ticks: Sequence[tuple[Any, str]]
 
     @property
     def places(self) -> np.ndarray:
         return self.place(self.values)
 
-    def place(self, values: Sequence[float]) -> np.ndarray:
+    def place(self, values: ArrayLike) -> np.ndarray:
         """From 0 to 1 along the axis."""
         low, high = self.values.min(), self.values.max()
-        return (np.asarray(values) - low) / (high - low) if high > low else np.full(len(values), 0.5)
+        return (np.asarray(values) - low) / (high - low) if high > low else np.full(np.shape(values), 0.5)
 
 
 def scale_of(texts: Sequence[str]) -> Scale:

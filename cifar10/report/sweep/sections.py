@@ -122,7 +122,7 @@ def importance(sweep: Sweep) -> Iterator[Block]:
         return
     settings = {printable(key): [job.overrides.get(key, "") for job in jobs] for key in sweep.differing}
     try:
-        shares = importances(settings, [job.value(name) for job in jobs])
+        shares = importances(settings, [value for job in jobs if (value := job.value(name)) is not None])
     except ImportError:
         yield Paragraph("Which settings matter most is computed by Optuna, which is not installed:"
                         " pip install -e '.[search]'", "note")  # fmt: skip
