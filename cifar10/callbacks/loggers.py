@@ -5,6 +5,7 @@ Their packages are imported when a logger is built. `go_on_after`, of a resumed 
 """
 
 import contextlib
+import importlib
 import inspect
 import io
 import logging
@@ -125,9 +126,8 @@ class TrackioLogger(loggers.Logger):
     ):
         super().__init__()
         os.environ.setdefault("TRACKIO_DIR", str(Path(save_dir).absolute()))  # read when it is imported
-        import trackio
-
-        self.trackio, self.run, self.resume = trackio, None, "never"
+        self.trackio: Any = importlib.import_module("trackio")
+        self.run, self.resume = None, "never"
         self.options = {"project": project, "name": name, "group": group, "config": {"tags": list(tags)}}
 
     @property

@@ -24,6 +24,7 @@ class Sharding(ModelParallelStrategy):
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict:
         module, optimizers = self.lightning_module, self.optimizers
+        assert module is not None  # it is connected before anything is loaded
         strict = module.strict_loading
         if module.trainer.state.fn != "fit":
             self.optimizers = []
