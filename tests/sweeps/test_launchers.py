@@ -16,6 +16,7 @@ import hydra
 import psutil
 import pytest
 import pytorch_lightning as pl
+from omegaconf import DictConfig, OmegaConf
 
 from cifar10.commandline.error_messages import CONF
 from cifar10.sweeps import launchers
@@ -192,9 +193,13 @@ def test_a_job_that_slurm_preempts_is_requeued_and_goes_on_where_it_was(long, in
 
 @pytest.fixture
 def compose(monkeypatch: pytest.MonkeyPatch):
-    def composed(*overrides: str):
+    def composed(count: int, *overrides: str) -> DictConfig:
+        """The configuration of a sweep of so many seeds."""
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose("train", ["hydra.mode=MULTIRUN", *overrides], return_hydra_config=True)
+            config = hydra.compose("train", ["hydra.mode=MULTIRUN", *overrides], return_hydra_config=True)
+        OmegaConf.set_readonly(config.hydra, False)
+        config.hydra.overrides.task.append(f"seed=range({count})")
+        return config
 
     for name in ("OMP_NUM_THREADS", launchers.CORES, launchers.PLACES):
         monkeypatch.setenv(name, "")  # so that it is restored
@@ -216,19 +221,19 @@ time.sleep(60)
 
 @needs["joblib"]
 @pytest.mark.parametrize(
-    ("gpus", "asked", "places"),
+    ("gpus", "count", "asked", "places"),
     [
-        pytest.param("", ["seed=0,1,2"], ["", ""], id="no GPU: two jobs at a time"),
-        pytest.param("", ["seed=0"], [""], id="as many as there are"),
-        pytest.param("2,5,7", ["seed=0,1,2,3"], ["2", "5", "7"], id="a GPU each"),
-        pytest.param("0,1", ["hydra.launcher.n_jobs=4", "seed=0,1,2,3"], ["0", "0", "1", "1"], id="a GPU for two"),
-        pytest.param("0,1,2,3", ["trainer.devices=2", "seed=0,1,2,3"], ["0,1", "2,3"], id="two GPUs each"),
-        pytest.param("0,1", ["trainer.accelerator=cpu", "seed=0,1"], ["0,1", "0,1"], id="GPUs that nobody wants"),
+        pytest.param("", 3, [], ["", ""], id="no GPU: two jobs at a time"),
+        pytest.param("", 1, [], [""], id="as many as there are"),
+        pytest.param("2,5,7", 4, [], ["2", "5", "7"], id="a GPU each"),
+        pytest.param("0,1", 4, ["hydra.launcher.n_jobs=4"], ["0", "0", "1", "1"], id="a GPU for two"),
+        pytest.param("0,1,2,3", 4, ["trainer.devices=2"], ["0,1", "2,3"], id="two GPUs each"),
+        pytest.param("0,1", 2, ["trainer.accelerator=cpu"], ["0,1", "0,1"], id="GPUs that nobody wants"),
     ],
 )
-def test_cores_and_gpus_are_shared_out(compose, monkeypatch, gpus, asked, places):
+def test_cores_and_gpus_are_shared_out(compose, monkeypatch, gpus, count, asked, places):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    launchers.share_out(compose("hydra/launcher=joblib", *asked))
+    launchers.share_out(compose(count, "hydra/launcher=joblib", *asked))
     command, options = [sys.executable, "-c", JOB], {"cwd": PROJECT, "stdout": subprocess.PIPE, "text": True}
     jobs = [subprocess.Popen(command, **options) for _ in places]
     try:
@@ -245,7 +250,7 @@ def test_cores_and_gpus_are_shared_out(compose, monkeypatch, gpus, asked, places
 @needs["joblib"]
 def test_threads_that_the_user_has_set_are_left_alone(compose, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    launchers.share_out(compose("hydra/launcher=joblib", "seed=0,1"))
+    launchers.share_out(compose(2, "hydra/launcher=joblib"))
     assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
