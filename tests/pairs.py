@@ -47,6 +47,7 @@ IN_TWO_PROCESSES = [
     ["CNN", "EMA", "accumulation", "clipping", "mixup, cutmix", "balanced sampler", "64-true", "saves in mid-epoch",
      "resume in mid-epoch", "two processes", "TTA"],
     ["two phases", "cached features", "SWA", "class weights", "bf16-mixed", "two processes", "TTA"],
+    ["two phases", "16-mixed", "two processes"],
 ]  # fmt: skip
 ALONE = [name for name in CHOICES if name != "two processes"]
 

@@ -664,7 +664,7 @@ OVERRIDES = [
     "hydra.run.dir=/somewhere/else",
     "+hydra.run.dir=/somewhere/else",
     "++hydra.output_subdir=/somewhere/else",
-    "hydra/launcher=joblib",
+    "hydra/launcher=evil",
     "+hydra/callbacks=evil",
     "~hydra.run",
     "hydra.searchpath=[file:///tmp]",

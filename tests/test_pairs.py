@@ -20,7 +20,7 @@ from tests.killing import differences, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 STEPS = ["data.batch_size=20", "data.eval_batch_size=20", "trainer.max_epochs=3", "trainer.log_every_n_steps=1",
-         "callbacks.dashboard.images=0", "+callbacks.early_stopping=null"]  # fmt: skip
+         "callbacks.dashboard.images=0", "callbacks.early_stopping=null"]  # fmt: skip
 ROUNDED = {"bf16-mixed", "16-mixed", "cached features"}  # evaluation computes everything, in single precision
 
 

@@ -95,6 +95,7 @@ class Checkpoint(callbacks.Checkpoint):
         if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):
             raise UserError("callbacks: no checkpoint would hold StochasticWeightAveraging's average; use average=swa")
         if stage == "fit":
+            trainer.precision_plugin.convert_module(pl_module)  # Lightning does so once the weights are loaded: rounded
             self.best_model_path = str(self.best if self.best.is_file() else self.last)
         if stage == "fit" and SLURMEnvironment.detect():
             signals.watch_requeue()  # before Lightning does, which would save in mid-step

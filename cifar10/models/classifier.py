@@ -210,9 +210,10 @@ class ImageClassifier(pl.LightningModule):
             groups[-1]["weight_decay"] = 0.0
         extra = {"momentum": 0.9, "nesterov": True} if self.optimizer_name == "sgd" else {}
         trainer = self._trainer
-        scaled = trainer is not None and trainer.precision == "16-mixed" and trainer.gradient_clip_val
-        # One kernel for all parameters. Lightning cannot clip scaled gradients before it, and SGD has none for shards.
-        extra["fused"] = not scaled and self.device_mesh is None
+        clipped = trainer is not None and str(trainer.precision).endswith("-mixed") and trainer.gradient_clip_val
+        # One kernel for all parameters. Lightning refuses to clip before it in mixed precision, as the kernel may have
+        # yet to unscale the gradients, and SGD has none for shards.
+        extra["fused"] = not clipped and self.device_mesh is None
         optimizer = OPTIMIZERS[self.optimizer_name](groups, lr=self.lr, weight_decay=self.weight_decay, **extra)
         # The number of steps is known when training starts.
         rates = ScheduledRates(optimizer, Schedule(dict.fromkeys(self.parameter_groups(), self.lr), 0, math.inf))

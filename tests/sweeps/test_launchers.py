@@ -186,7 +186,7 @@ def test_a_job_that_slurm_preempts_is_requeued_and_goes_on_where_it_was(long, in
     output = (tmp_path / "tasks.txt").read_text()
     assert output.count("  train loss ") == 2 * EPOCHS, "no epoch is trained twice"
     assert all(rows(tmp_path / "mine" / str(number)) == rows(in_a_row / str(number)) for number in range(2))
-    [script] = (tmp_path / "mine" / ".submitit").rglob("7_0/*.sh")
+    [script] = (tmp_path / "mine" / ".submitit").glob("7/*.sh")
     lines = ("partition=gpu", "time=240", "cpus-per-task=8", "gpus-per-node=1", "signal=USR2@120")
     assert all(f"#SBATCH --{line}\n" in script.read_text() for line in lines)
 
