@@ -3,6 +3,7 @@
 Imports nothing heavier than Hydra, so that `--help` and `--cfg job` answer at once.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -136,6 +137,7 @@ class Command:
             with signals.watched(), taken_up(cfg) as result:
                 if result is not None:
                     return result
+                gc.collect()  # the images of a sweep's job before, which cycles of references keep: 150 MB
                 log.info("loading PyTorch and Lightning")  # takes a few seconds
                 filter_lightning()
                 if self.config_name != "train":

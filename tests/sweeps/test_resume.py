@@ -1,6 +1,7 @@
 """A sweep that is killed, interrupted or crashes goes on with `resume=FOLDER`, to the bits of an undisturbed one."""
 
 import csv
+import gc
 import json
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.models import efficientnet
 from cifar10.signals import Interrupted
 from cifar10.sweeps import jobs
@@ -212,3 +214,14 @@ def test_a_new_sweep_in_the_folder_of_another_takes_nothing_from_it(command, sma
     )
     assert command("train.py", "resume=mine") == 0, command.err
     assert [json.loads(Path(f"mine/{number}/run.json").read_text())["epochs"] for number in (0, 1)] == [3, 3]
+
+
+def test_a_sweep_holds_the_images_of_one_job_at_a_time(command, small):
+    gc.collect()
+    gc.disable()  # it comes when it likes
+    try:
+        assert command("train.py", "-m", *small, "seed=0,1,2") == 0
+        alive = [one for one in gc.get_objects() if type(one) is CIFAR10DataModule]
+    finally:
+        gc.enable()
+    assert len(alive) <= 1
