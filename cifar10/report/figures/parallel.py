@@ -36,7 +36,7 @@ def parallel_figure(
     ended = np.isfinite(ranked)
     scales = {name: scale_of(texts) for name, texts in settings.items()}
     if ended.any():
-        scales[objective] = scale_of([f"{value:.4g}" for value in ranked[ended]])
+        scales[objective] = scale_of([f"{value:.4g}" for value in ranked[ended]], few=1)
     figure = Figure(figsize=(width, 0.75 + 0.62 * len(scales)), layout="constrained")
     axes = figure.add_subplot(xlim=(-0.02, 1.02), ylim=(len(scales) - 0.6, -0.5))
     for row, (name, scale) in enumerate(scales.items()):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-FEW = 7  # values, each of which has its tick
+FEW = 7  # values of a setting, each of which has its tick
 ORDERS = 30  # times the least is the greatest of numbers whose logarithm is drawn, if most of them are small
 
 
@@ -31,8 +31,8 @@ class Scale:
         return (np.asarray(values) - low) / (high - low) if high > low else np.full(np.shape(values), 0.5)
 
 
-def scale_of(texts: Sequence[str]) -> Scale:
-    """The axis on which these settings lie; an empty text is a setting that was not given."""
+def scale_of(texts: Sequence[str], few: int = FEW) -> Scale:
+    """The axis on which these settings lie; an empty text is one that was not given. few: values with a tick each."""
     numbers = [number_of(text) for text in texts]
     if None in numbers:
         return categories(texts)
@@ -41,7 +41,7 @@ def scale_of(texts: Sequence[str]) -> Scale:
     log = wide and bool(np.median(values) < values.max() / 4)
     places = np.log10(values) if log else values
     distinct = dict(sorted(zip(places.tolist(), texts, strict=True)))
-    if len(distinct) <= FEW:
+    if len(distinct) <= few:
         ticks = list(distinct.items())
     elif log:
         powers = range(math.ceil(places.min()), math.floor(places.max()) + 1)
