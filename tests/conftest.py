@@ -6,14 +6,22 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch reads it: each worker has 
 
 import logging
 import runpy
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.sources.shapes import write_cifar10_files
+
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # which a shell has ignored by what it starts in the background
+settings.register_profile("ours", deadline=None)
+settings.load_profile("ours")
 
 pytest_plugins = ["tests.promises", "tests.pairs"]
 

@@ -30,7 +30,7 @@ def augmented(augmentation, images, size=24, some=slice(None)):
     return augmentation.apply(images[some], labels, draws[some], Preprocessing(size, **IMAGENET), 10)[0]
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(st.sets(st.sampled_from(sorted(ALL))), st.sampled_from([16, 32, 40]), st.integers(1, 20))
 def test_an_image_does_not_depend_on_the_rest_of_the_batch(names, size, count):
     augmentation = Augmentation(**{name: ALL[name] for name in names})
@@ -105,7 +105,7 @@ def test_all_but_the_policy_happens_where_the_images_are():
 # boxes and erasing
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 @given(st.integers(10, 300), st.integers(10, 300), st.floats(0.01, 1), st.floats(0.01, 1), st.integers(0, 999))
 def test_boxes_lie_inside_and_have_the_areas_and_ratios_asked_for(height, width, one, other, seed):
     areas, ratios = (min(one, other), max(one, other)), (3 / 4, 4 / 3)

@@ -24,7 +24,7 @@ from cifar10.models.scratch import ScratchClassifier
 FOLDER = "shapes/cifar-10-batches-py"
 PER_FILE = 50  # 250 training images, 25 a class, and 50 test images
 ALL_ON = {"crop_padding": 4, "flip": True, "cutout": 8, "mixup_alpha": 0.2, "cutmix_alpha": 1.0}
-few = settings(max_examples=25, deadline=None, derandomize=True)
+few = settings(max_examples=25, derandomize=True)
 
 
 @pytest.fixture(scope="session")

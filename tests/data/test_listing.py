@@ -479,7 +479,7 @@ def test_a_table_that_does_not_exist_is_refused(photos):
 
 # --- what holds for any input
 
-quick = settings(max_examples=60, deadline=None, derandomize=True)
+quick = settings(max_examples=60, derandomize=True)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1).filter(str.strip)
 
 
@@ -567,7 +567,7 @@ parts = st.sampled_from(["train", "Test", "val ", "a", "a ", "A", "é", "e\u0301
 files = st.sampled_from(["1.jpg", "x", "a.zip", "b.parquet", "t.csv", "\udcfe.png", "ü\n.gif", ".jpg"])
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, derandomize=True)
 @given(st.sets(st.tuples(st.lists(parts, max_size=4).map(tuple), files), max_size=8), st.booleans(), st.booleans())
 def test_any_tree_is_a_data_set_or_a_user_error(tmp_path_factory, tree, leaf, link):
     root = tmp_path_factory.mktemp("root")

@@ -185,7 +185,7 @@ def test_the_fingerprint_follows_the_files(tmp_path):
     assert len({before, changed, prepared(tmp_path)[1].fingerprint}) == 3
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     st.lists(st.lists(st.one_of(st.none(), st.integers(-1, 3)), max_size=9), min_size=1, max_size=3), st.integers(1, 4)
 )

@@ -103,7 +103,7 @@ def test_operations_and_their_greatest_strengths_are_torchvisions(name, ours):
         assert float(table[each][0](LEVELS, side, side)[-1]) == pytest.approx(expected)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(st.sampled_from(sorted(POLICIES)), st.integers(1, 9), st.integers(0, 999))
 def test_an_image_does_not_depend_on_its_neighbours_and_the_batch_is_left_as_it_is(name, count, seed):
     images, draws = photographs(count, seed=seed), uniform(count, 6, seed=seed)

@@ -20,7 +20,7 @@ def boxes_in(draw, height, width):
     return draw(st.integers(0, height - rows)), draw(st.integers(0, width - columns)), rows, columns
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.data(), st.integers(1, 40), st.integers(1, 40), st.integers(1, 33), st.sampled_from(sorted(INTERPOLATIONS)))
 def test_each_box_is_resized_as_torchvision_does_it_alone(data, height, width, size, interpolation):
     boxes = data.draw(st.lists(boxes_in(height, width), min_size=1, max_size=4))

@@ -28,7 +28,7 @@ def numbers(batches):
     return [images[:, 0, 0, 0].tolist() for images, *_ in batches]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=6).filter(any), st.integers(0, 99))
 def test_classes_take_equal_shares_and_none_repeats_an_image_before_all_of_its_own_were_seen(counts, seed):
     labels = np.random.RandomState(seed).permutation(np.repeat(np.arange(len(counts)), counts))

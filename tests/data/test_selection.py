@@ -20,7 +20,7 @@ from cifar10.data.pictures.tables import Row, read_table, write_table
 from cifar10.errors import UserError
 
 NAMES = ("ant", "bee", "cat")
-many = settings(max_examples=60, deadline=None, derandomize=True)
+many = settings(max_examples=60, derandomize=True)
 labels = st.lists(st.integers(0, 2), min_size=30, max_size=120)
 
 

@@ -100,7 +100,7 @@ def test_it_looks_like_a_tensor(opened, direct):
         images[torch.tensor([24])]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(st.lists(st.integers(0, 23), min_size=1, max_size=8), max_size=5))
 def test_any_batches_are_what_decoding_gives(opened, direct, batches):
     batches = [torch.tensor(batch) for batch in batches]

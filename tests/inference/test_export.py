@@ -31,7 +31,7 @@ def export(command, evaluated, tmp_path):
 
 
 @pytest.mark.promise("same answers")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(height=SIDE, width=SIDE, size=st.integers(2, 130), resize=st.sampled_from(RESIZES), seed=st.integers(0, 99))
 def test_pictures_are_made_square_with_the_same_bits(height, width, size, resize, seed):
     generator = torch.Generator().manual_seed(seed)
@@ -63,7 +63,7 @@ def onnx_file(request, tmp_path_factory):
 
 
 @pytest.mark.promise("same answers")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(batch=st.integers(1, 5), height=SIDE, width=SIDE)
 def test_onnx_answers_as_pytorch_does_at_any_size_and_batch(onnx_file, batch, height, width):
     content, model = onnx_file

@@ -44,7 +44,7 @@ def batch_for(model, count=8):
     return torch.rand(count, 3, size, size), torch.arange(count) % len(NAMES)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50, derandomize=True)
 @given(st.lists(st.integers(0, 500), min_size=2, max_size=8).filter(any))
 def test_balanced_weights_are_scikit_learns_and_those_of_absent_classes_zero(counts):
     labels = np.repeat(np.arange(len(counts)), counts)

@@ -373,7 +373,7 @@ def test_the_metrics_are_those_of_all_images_whatever_the_batches():
 
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=30))
 def test_macro_f1_and_balanced_accuracy_are_scikit_learns_and_torchmetrics(pairs):
     labels, predictions = torch.tensor(pairs).T

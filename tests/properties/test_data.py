@@ -16,7 +16,7 @@ from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.split import split
 from cifar10.errors import UserError
 
-some = settings(max_examples=50, deadline=None, derandomize=True)
+some = settings(max_examples=50, derandomize=True)
 seeds = st.integers(0, 2**32 - 1)
 sides = st.integers(1, 12)
 CLASSES = 5
@@ -265,7 +265,7 @@ damaged = st.tuples(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_siz
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.one_of(st.binary(max_size=200), damaged, st.integers(0, len(GOOD)).map(lambda end: GOOD[:end])))
 def test_a_file_of_any_bytes_is_read_or_refused_in_one_line_that_names_it(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("files")

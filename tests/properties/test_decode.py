@@ -43,7 +43,7 @@ def of_mode(blocks, size, mode):
     return image, image.convert("RGB")
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(
     kind=st.sampled_from(KINDS),
     orientation=st.sampled_from(sorted(UPRIGHT)),
@@ -103,7 +103,7 @@ STARTS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0"
           b"RIFF\0\0\0\0WEBP", b"\0\0\0\x18ftypheic", b"\0\0\0\x18ftypavif"]  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200))
 def test_random_bytes_are_no_picture(start, rest):
     try:

@@ -19,7 +19,7 @@ from cifar10.report.statistics import (
     wilson_interval,
 )
 
-some = settings(max_examples=50, deadline=None, derandomize=True)
+some = settings(max_examples=50, derandomize=True)
 trials = st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 accuracies = st.lists(st.floats(0, 1), min_size=2, max_size=6)
 

@@ -196,7 +196,7 @@ def test_a_single_image_has_every_figure():
 
 
 @given(st.integers(0, 10_000), st.integers(1, 60), st.integers(2, 6), st.floats(0.1, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_figures_keep_their_bounds_and_do_not_depend_on_the_order_of_images(seed, n, classes, scale):
     rng = np.random.default_rng(seed)
     logits, labels, order = rng.normal(size=(n, classes)) * scale, rng.integers(0, classes, n), rng.permutation(n)

@@ -37,7 +37,7 @@ def test_wilson_gives_the_intervals_newcombe_published(correct, n, low, high):  
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_wilson_follows_its_formula_and_mirrors_errors(case):
     (correct, n), z = case, 1.6448536269514722
     p = correct / n
@@ -71,7 +71,7 @@ def test_mcnemar_is_the_exact_binomial_test_at_the_size_of_a_test_set():
 
 
 @given(pairs)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_mcnemar_is_symmetric_and_its_counts_are_the_images(pair):
     a, b = pair.T
     found, swapped = mcnemar(a, b), mcnemar(b, a)
@@ -140,7 +140,7 @@ def test_the_bootstrap_is_decided_by_its_seed_and_its_number_of_resamples():
 
 
 @given(pairs, st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_of_images_does_not_matter_to_the_bootstrap_and_its_limits_hold_the_difference(pair, random):
     order = random.sample(range(len(pair)), len(pair))
     found = paired_bootstrap(*pair.T, resamples=1_000)
