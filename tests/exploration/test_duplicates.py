@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -53,7 +53,6 @@ def test_only_the_places_asked_about_are_compared():
     assert duplicates.near_pairs(lambda places: images[places], np.array([2, 3, 4])).tolist() == [[2, 4]]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(0, 1), st.sampled_from(["train", "test"]))))
 def test_exact_copies_are_the_pictures_of_equal_digest(pictures):
     digests, labels, splits = (np.array([one[part] for one in pictures]) for part in range(3))
