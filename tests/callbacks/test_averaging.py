@@ -27,11 +27,8 @@ B0 = ["model=efficientnet_b0", f"model.backbone={TINY_BACKBONE}", "model.pretrai
 CACHED = [*B0, "callbacks.feature_caching.views=2"]
 CASES = {
     "CNN, EMA": EMA_OF_THREE,
-    "CNN, SWA": LAST_HALF,
-    "two phases, EMA": [*B0, *EMA_OF_THREE],
-    "two phases from cached features, EMA": [*CACHED, *EMA_OF_THREE],
     "two phases from cached features, SWA": [*CACHED, *LAST_HALF],
-}
+}  # others: test_pairs.py
 
 
 class Watch(pl.Callback):
@@ -109,8 +106,7 @@ def test_what_is_validated_is_what_is_kept_evaluated_and_used(command, tiny, cas
 
 
 @pytest.mark.promise("same answers")
-@pytest.mark.parametrize("case", ["CNN, EMA", "two phases from cached features, EMA",
-                                  "two phases from cached features, SWA"])  # fmt: skip
+@pytest.mark.parametrize("case", CASES)
 def test_a_run_killed_in_mid_epoch_ends_in_the_bits_of_one_that_was_not(shapes_root, tmp_path, case):
     often = ["trainer.checkpoint_every_n_steps=3", "trainer.max_epochs=4", "hydra.run.dir=run"]
     run = ["data=shapes", f"data.root={shapes_root}", "data.batch_size=20", *CASES[case], *often]
