@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cifar10.data.augmentation import Augmentation
+from cifar10.data.augmentation import FIRST_FLIPS, FLIP, Augmentation
 from cifar10.data.feature_cache import FeatureCache, Features
 from cifar10.data.pictures import stream
 
@@ -105,7 +105,11 @@ class Batches:
                 else rng.permutation(len(places))
             )
             if features is None:
-                draws = self.augmentation.draw(len(places), rng).to(self.images.device)
+                draws = self.augmentation.draw(len(places), rng)
+                if self.augmentation.flip == "alternating":
+                    first = np.random.default_rng([self.seed, FIRST_FLIPS]).random(len(places), dtype=np.float32)
+                    draws[:, FLIP] = (torch.from_numpy(first)[places] + self.epoch / 2) % 1
+                draws = draws.to(self.images.device)
         order = self.indices[places].to(self.images.device)
         if features is not None:
             places = places.to(features.rows.device)

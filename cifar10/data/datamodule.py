@@ -62,7 +62,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         seed: int = 0,
         sampler: str | None = None,
         crop_padding: int = 0,
-        flip: bool = False,
+        flip: bool | Literal["alternating"] = False,
         cutout: int = 0,
         mixup_alpha: float = 0.0,
         cutmix_alpha: float = 0.0,

@@ -15,11 +15,12 @@ from cifar10.data.preprocessing import Preprocessing
 from cifar10.models.class_weights import check_class_weights, weights_of
 from cifar10.models.learning_rates import Schedule, ScheduledRates, check_schedule, optimizer_steps
 from cifar10.models.metrics import ClassificationMetrics
+from cifar10.models.muon import Muon
 from cifar10.models.sharding import shard
 
 log = logging.getLogger(__name__)
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "muon": Muon}
 
 
 class ImageClassifier(pl.LightningModule):
@@ -200,6 +201,10 @@ class ImageClassifier(pl.LightningModule):
         """Named parameters by group; every group is in the optimizer from the first step, frozen or not."""
         return {"network": self.named_parameters()}
 
+    def peak_rates(self) -> dict[str, float]:
+        """The highest learning rate of each of `parameter_groups`."""
+        return dict.fromkeys(self.parameter_groups(), self.lr)
+
     def configure_optimizers(self) -> Any:
         groups = []
         for name, parameters in self.parameter_groups().items():
@@ -213,10 +218,11 @@ class ImageClassifier(pl.LightningModule):
         clipped = trainer is not None and str(trainer.precision).endswith("-mixed") and trainer.gradient_clip_val
         # One kernel for all parameters. Lightning refuses to clip before it in mixed precision, as the kernel may have
         # yet to unscale the gradients, and SGD has none for shards.
-        extra["fused"] = not clipped and self.device_mesh is None
+        if self.optimizer_name != "muon":
+            extra["fused"] = not clipped and self.device_mesh is None
         optimizer = OPTIMIZERS[self.optimizer_name](groups, lr=self.lr, weight_decay=self.weight_decay, **extra)
         # The number of steps is known when training starts.
-        rates = ScheduledRates(optimizer, Schedule(dict.fromkeys(self.parameter_groups(), self.lr), 0, math.inf))
+        rates = ScheduledRates(optimizer, Schedule(self.peak_rates(), 0, math.inf))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
     def follow(self, schedule: Schedule) -> None:
@@ -229,8 +235,7 @@ class ImageClassifier(pl.LightningModule):
     def on_train_start(self) -> None:
         steps = optimizer_steps(self.trainer)
         before = [group["lr"] for group in self.trainer.optimizers[0].param_groups]
-        peak = dict.fromkeys(self.parameter_groups(), self.lr)
-        followed = self.followed or Schedule(peak, 0, steps, self.schedule, self.warmup)
+        followed = self.followed or Schedule(self.peak_rates(), 0, steps, self.schedule, self.warmup)
         self.follow(followed)
         if self.steps_before not in (None, steps) and followed.depends_on_length:
             after = max(followed.at(self.trainer.global_step).values())

@@ -19,7 +19,16 @@ def cosine(done: float, total: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done / total))
 
 
-SCHEDULES = {"constant": constant, "cosine": cosine}  # the factor of the peak when `done` of `total` is done
+def linear(done: float, total: float) -> float:
+    """Straight down to 0; a triangle with a warm-up (Smith & Topin 2018, Page 2018)."""
+    return 1 - done / total
+
+
+SCHEDULES = {
+    "constant": constant,
+    "cosine": cosine,
+    "linear": linear,
+}  # the factor of the peak when `done` of `total` is done
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,17 @@
 """Networks trained from scratch: any class of `cifar10.models.networks` as a LightningModule."""
 
+import math
+from collections.abc import Iterable
+from typing import Any
+
 import torch
+from torch import nn
 
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.networks.build import KERAS_CNN, build_network
+
+STARTING_IMAGES = 5000
 
 
 class ScratchClassifier(ImageClassifier):
@@ -27,11 +34,38 @@ class ScratchClassifier(ImageClassifier):
         schedule: str = "constant",
         warmup: float = 0.0,
         class_weights: str | list[float] | None = None,
+        head_lr: float | None = None,
+        bias_lr: float | None = None,
     ):
         image_size = 32 if image_size is None else image_size
         preprocessing = Preprocessing(image_size)
         rates = (lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
         super().__init__(class_names, preprocessing, *rates, class_weights)
+        for name, rate in (("head_lr", head_lr), ("bias_lr", bias_lr)):
+            if rate is not None and not 0 < rate < math.inf:
+                raise ValueError(f"{name}={rate}: must be a positive number, or null for lr")
         self.save_hyperparameters(logger=False)
+        self.head_lr, self.bias_lr = head_lr, bias_lr
+        self.has_seen_images = False  # a network that starts from some, see `setup`
         built = build_network(network, num_classes=len(class_names), image_size=image_size)
         self.network = built.to(memory_format=torch.channels_last)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        start_from: Any = getattr(self.network, "start_from", None)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and start_from and not self.has_seen_images and hasattr(datamodule, "indices"):
+            images = datamodule.loaded["train"][0][datamodule.indices["train"][:STARTING_IMAGES]]
+            start_from(self.preprocessing(images.to(self.device)))
+            self.has_seen_images = True
+
+    def parameter_groups(self) -> dict[str, Iterable[tuple[str, nn.Parameter]]]:
+        if self.head_lr is None and self.bias_lr is None:
+            return super().parameter_groups()
+        named = list(self.named_parameters())
+        ranks = {"filters": range(3, 9), "head": range(2, 3), "biases": range(2)}
+        return {group: [(name, p) for name, p in named if p.ndim in rank] for group, rank in ranks.items()}
+
+    def peak_rates(self) -> dict[str, float]:
+        own = {"head": self.head_lr, "biases": self.bias_lr}
+        return {group: own.get(group) or self.lr for group in self.parameter_groups()}

@@ -17,13 +17,17 @@ from cifar10.data.augmentation.transforms import crop_and_flip, cutout, erase, m
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError
 
+FLIP = 2  # the column of an image's draws that decides whether it is mirrored: if below 0.5
+FIRST_FLIPS = 0xF11  # of the random numbers that decide about the first epoch, if flips alternate
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """Random changes to the training images; each is off by default.
 
     crop_padding: pixels of reflect padding on each side before a random crop of the native size, less than that size.
-    flip: mirror left to right with probability 0.5. cutout: side of the zeroed square, in native pixels.
+    flip: mirror left to right with probability 0.5; "alternating": in every second epoch, beginning with the first or
+    the second (Jordan 2024, section 3.6). cutout: side of the zeroed square, in native pixels.
     mixup_alpha, cutmix_alpha: of Beta(alpha, alpha), at most 1e6; with both on, each image gets one of them at random.
     crop_scale: smallest and largest part of the image's area that a random crop resizes to the network's size, in place
     of `crop_padding`. jitter: brightness, contrast and saturation change by factors from 1 - jitter to 1 + jitter.
@@ -33,7 +37,7 @@ class Augmentation:
     """
 
     crop_padding: int = 0
-    flip: bool = False
+    flip: bool | str = False
     cutout: int = 0
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
@@ -53,6 +57,8 @@ class Augmentation:
         for name, most in (("jitter", 1.0), ("hue", 0.5), ("erasing", 1.0)):
             if not 0 <= (value := getattr(self, name)) <= most:
                 raise ValueError(f"{name}={value}: must be between 0 and {most}")
+        if self.flip not in (False, True, "alternating"):
+            raise ValueError(f"flip={self.flip}: must be true, false or alternating")
         areas = self.crop_scale
         if areas is not None and not (len(areas) == 2 and 0 < areas[0] <= areas[1] <= 1):
             raise ValueError(f"crop_scale={list(areas)}: must be two parts of an image's area, such as [0.35, 1.0]")
@@ -99,11 +105,11 @@ class Augmentation:
         pixels. If `flip`, odd views are mirrored. Returns the network's input.
         """
         centre = (self.crop_padding + 0.5) / (2 * self.crop_padding + 1)
-        shifted = self.crop_padding > 0 and number > int(self.flip)
+        shifted = self.crop_padding > 0 and number > bool(self.flip)
         mirrored = torch.full_like(draws[:, :1], 0.0 if self.flip and number % 2 else 1.0)
         offsets = draws if shifted else torch.full_like(draws, centre)
         if number:
-            images = crop_and_flip(images, torch.cat([offsets, mirrored], 1), self.crop_padding, self.flip)
+            images = crop_and_flip(images, torch.cat([offsets, mirrored], 1), self.crop_padding, bool(self.flip))
         return preprocessing(images)
 
     def apply(self, images: Tensor, labels: Tensor, draws: Tensor, preprocessing: Preprocessing, num_classes: int):
@@ -130,11 +136,11 @@ class Augmentation:
         """What comes before normalising: crop, flip, policy and jitter, in this order; pixels from 0 to 255."""
         size = preprocessing.image_size
         if self.crop_scale:
-            mirrored = (draws[:, 2] < 0.5) & self.flip
+            mirrored = (draws[:, FLIP] < 0.5) & bool(self.flip)
             interpolation = preprocessing.interpolation
             images = random_resized_crop(images, draws[:, 10:14], mirrored, self.crop_scale, size, interpolation)
         elif self.crop_padding or self.flip:
-            images = crop_and_flip(images, draws[:, 0:3], self.crop_padding, self.flip)
+            images = crop_and_flip(images, draws[:, 0:3], self.crop_padding, bool(self.flip))
         if not (self.policy or self.jitter or self.hue):
             return images
         # These take longest, and so run where there are fewest pixels: large images are made smaller first, while

@@ -1,0 +1,109 @@
+"""Three blocks of convolutions and max-pooling, built to learn CIFAR-10 in few epochs."""
+
+import itertools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS = {"gelu": nn.GELU, "silu": nn.SiLU, "relu": nn.ReLU}
+PATCH = 2  # side in pixels of what the whitening layer sees
+
+
+class FastCNN(nn.Module):
+    """Whitening layer, blocks of convolutions and one max-pool, global max-pool, logits without bias.
+
+    The network of airbench94 (Jordan 2024, arXiv 2404.00498, section 3), which descends from Page's ResNet-9 (2019)
+    and from tysam-code's hlb-CIFAR10 (2023). Each part of it can be left out:
+    widths: channels of each block. convolutions: 3x3 convolutions of a block, of which the first is followed by the
+    pool; with three or more, all but the first have a connection around them, as in airbench96.
+    whitening: the first layer gives the principal components of 2 x 2 patches of training images, each divided by its
+    standard deviation and with both signs, see `whiten`; it is not trained but for its bias (section 3.1). Else it is a
+    plain convolution of the same size.
+    identity_init: convolutions first hand on as many of their inputs as they can (Dirac; section 3.2, Zagoruyko 2017).
+    learn_scale: train the factors of batch normalisation, not its summands alone (left at 1 in section 3).
+    activation: gelu (Hendrycks & Gimpel 2016), silu or relu. logit_scale: factor of the logits (section 3; Page 2019).
+    Input (B, 3, S, S) of any S from 17 pixels up, output logits (B, num_classes).
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        widths: tuple[int, ...] = (64, 256, 256),
+        convolutions: int = 2,
+        whitening: bool = True,
+        identity_init: bool = True,
+        learn_scale: bool = False,
+        activation: str = "gelu",
+        logit_scale: float = 1 / 16,
+    ):
+        super().__init__()
+        if not widths or min(widths) < 1:
+            raise ValueError(f"widths={list(widths)}: must be one whole number from 1 up per block")
+        if convolutions < 1:
+            raise ValueError(f"convolutions={convolutions}: must be at least 1 per block")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation}: must be one of {', '.join(ACTIVATIONS)}")
+        if not 0 < logit_scale < float("inf"):
+            raise ValueError(f"logit_scale={logit_scale}: must be a positive number")
+        components = 3 * PATCH**2
+        self.whitening, self.logit_scale = whitening, logit_scale
+        self.whiten = nn.Conv2d(3, 2 * components, PATCH)
+        self.whiten.weight.requires_grad_(not whitening)
+        self.activation = ACTIVATIONS[activation]()
+        inputs = (2 * components, *widths)
+        self.blocks = nn.Sequential(
+            *(
+                Block(before, width, convolutions, identity_init, learn_scale, self.activation)
+                for before, width in itertools.pairwise(inputs)
+            )
+        )
+        self.head = nn.Linear(widths[-1], num_classes, bias=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = self.blocks(self.activation(self.whiten(images)))
+        return self.head(found.amax((2, 3))) * self.logit_scale
+
+    @torch.no_grad()
+    def start_from(self, images: Tensor) -> None:
+        """Set the first layer by training images (N, 3, H, W), preprocessed as the network's input.
+
+        With eigenvectors V (as rows) and eigenvalues l of the patches' covariance the components are V / sqrt(l + eps).
+        """
+        if not self.whitening:
+            return
+        patches = F.unfold(images.float(), PATCH).transpose(1, 2).flatten(0, 1)  # (N * positions, 3 * PATCH^2)
+        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        components = (vectors.T / (values[:, None] + 5e-4).sqrt()).view(-1, 3, PATCH, PATCH)
+        self.whiten.weight.copy_(torch.cat([components, -components]))
+        self.whiten.bias.zero_()
+
+
+class Block(nn.Module):
+    """Convolution, max-pool, batch normalisation, activation; then further convolutions, normalised and activated."""
+
+    def __init__(
+        self, inputs: int, width: int, convolutions: int, identity_init: bool, learn_scale: bool, activation: nn.Module
+    ):
+        super().__init__()
+        channels = (inputs, *[width] * convolutions)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1, bias=False) for before, after in itertools.pairwise(channels)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width, momentum=0.4) for _ in self.convolutions)
+        self.activation = activation
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            norm.weight.requires_grad_(learn_scale)
+            if identity_init:
+                nn.init.dirac_(convolution.weight.data[: convolution.in_channels])
+
+    def forward(self, images: Tensor) -> Tensor:
+        first = F.max_pool2d(self.convolutions[0](images), 2)
+        first = found = self.activation(self.norms[0](first))
+        last = len(self.convolutions) - 1
+        for number in range(1, last + 1):
+            found = self.norms[number](self.convolutions[number](found))
+            if number == last > 1:
+                found = found + first
+            found = self.activation(found)
+        return found
