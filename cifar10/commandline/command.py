@@ -137,7 +137,8 @@ class Command:
             with signals.watched(), taken_up(cfg) as result:
                 if result is not None:
                     return result
-                gc.collect()  # the images of a sweep's job before, which cycles of references keep: 150 MB
+                if sweep:
+                    gc.collect()  # the images of the job before, which cycles of references keep: 150 MB
                 log.info("loading PyTorch and Lightning")  # takes a few seconds
                 filter_lightning()
                 if self.config_name != "train":
