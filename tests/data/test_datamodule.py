@@ -453,3 +453,25 @@ def test_padding_as_wide_as_the_image_is_refused_before_training(make, padding):
         make(crop_padding=padding)
     assert one_line(caught)
     make(crop_padding=31)
+
+
+def test_alternating_flips_mirror_every_image_in_every_second_epoch_half_of_them_in_the_first(make):
+    datamodule = make(flip="alternating")
+    originals = datamodule.loaded["train"][0][datamodule.indices["train"]].float().div(255)
+    mirrored = []
+    for epoch in range(4):
+        as_rank(datamodule, epoch=epoch)
+        batches = datamodule.train_dataloader()
+        places, seen = [], []
+        for images, labels, draws in batches:
+            finished = datamodule.augmentation.apply(images, labels, draws, Preprocessing(), 10)[0]
+            raw = images.float().div(255)
+            seen += [
+                not torch.equal(one, other)
+                for one, other in zip(finished.round(decimals=4), raw.round(decimals=4), strict=True)
+            ]
+            places += [next(i for i, each in enumerate(originals) if torch.equal(each, one)) for one in raw]
+        mirrored.append([flag for _, flag in sorted(zip(places, seen, strict=True))])
+    assert mirrored[0] == mirrored[2] and mirrored[1] == mirrored[3]
+    assert mirrored[0] == [not flag for flag in mirrored[1]]
+    assert 0.3 < sum(mirrored[0]) / len(mirrored[0]) < 0.7

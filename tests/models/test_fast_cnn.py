@@ -1,0 +1,104 @@
+"""The network that learns in few epochs, and its optimizer: each part does what its paper says."""
+
+from copy import deepcopy as copy_of
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifar10.models.muon import Muon
+from cifar10.models.networks.fast_cnn import FastCNN
+
+
+def images(count=64, side=32):
+    """Smooth random images, whose neighbouring pixels are alike as those of pictures are."""
+    coarse = torch.rand(count, 3, side // 4, side // 4, generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, (side, side), mode="bilinear")
+
+
+def test_the_whitened_components_are_uncorrelated_and_of_equal_size():
+    network = FastCNN()
+    network.start_from(images())
+    components = network.whiten(images())[:, :12].transpose(0, 1).flatten(1).double()
+    covariance = components @ components.T / components.shape[1]
+    assert torch.allclose(covariance.diag().amax(), torch.ones((), dtype=torch.double), atol=0.05)
+    assert (covariance - covariance.diag().diag()).abs().max() < 0.01
+    assert torch.equal(network.whiten(images())[:, 12:], -network.whiten(images())[:, :12])
+
+
+def test_without_whitening_the_first_layer_learns_and_starts_at_random():
+    network = FastCNN(whitening=False)
+    before = network.whiten.weight.clone()
+    network.start_from(images())
+    assert torch.equal(network.whiten.weight, before)
+    assert network.whiten.weight.requires_grad and not FastCNN().whiten.weight.requires_grad
+
+
+def test_a_new_convolution_hands_on_its_inputs():
+    block = FastCNN().blocks[1]
+    found = block.convolutions[0](torch.rand(2, 64, 8, 8))
+    given = torch.rand(2, 64, 8, 8)
+    assert torch.allclose(block.convolutions[0](given)[:, :64], given)
+    assert found.shape == (2, 256, 8, 8)
+    assert not torch.allclose(FastCNN(identity_init=False).blocks[1].convolutions[0](given)[:, :64], given)
+
+
+@pytest.mark.parametrize("side", [17, 24, 32, 64])
+@pytest.mark.parametrize("convolutions", [1, 2, 3])
+def test_any_image_size_from_17_pixels_gives_logits(side, convolutions):
+    network = FastCNN(num_classes=7, widths=(8, 8, 8), convolutions=convolutions)
+    assert network(torch.rand(2, 3, side, side)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("widths", []), ("widths", [0, 4]), ("convolutions", 0), ("activation", "tanh"), ("logit_scale", 0)],
+)
+def test_an_impossible_setting_is_refused_by_name(setting, value):
+    with pytest.raises(ValueError, match=f"^{setting}="):
+        FastCNN(**{setting: value})
+
+
+def filters(shape=(8, 4, 3, 3)):
+    return torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+
+
+def test_a_step_of_the_filters_is_close_to_orthogonal_whatever_the_gradient():
+    weight = filters()
+    optimizer = Muon([weight], lr=0.1, steps=5)
+    for size in (1e-6, 1.0, 1e6):
+        weight.grad = size * torch.randn(weight.shape, generator=torch.Generator().manual_seed(2))
+        scaled = weight.detach() * len(weight) ** 0.5 / weight.detach().norm()
+        optimizer.state.clear()
+        optimizer.step()
+        step = (scaled - weight.detach()).flatten(1) / 0.1
+        singular = torch.linalg.svdvals(step)
+        assert singular.min() > 0.5 and singular.max() < 1.3
+
+
+def test_everything_else_steps_as_nesterov_sgd_does():
+    weights, biases = torch.nn.Parameter(torch.ones(3, 4)), torch.nn.Parameter(torch.ones(3))
+    expected = [torch.nn.Parameter(each.detach().clone()) for each in (weights, biases)]
+    ours = Muon([filters(), weights, biases], lr=0.1, weight_decay=0.01)
+    sgd = torch.optim.SGD(expected, lr=0.1, momentum=0.85, nesterov=True, weight_decay=0.01)
+    for number in range(3):
+        for one, other in zip((weights, biases), expected, strict=True):
+            one.grad = other.grad = torch.full_like(one, number + 1.0)
+        ours.step()
+        sgd.step()
+    assert torch.equal(weights, expected[0]) and torch.equal(biases, expected[1])
+
+
+def test_gradients_are_there_after_a_step_and_its_momentum_survives_saving():
+    weight, copy = filters(), filters()
+    ours, loaded = Muon([weight], lr=0.1), Muon([copy], lr=0.1)
+    for _ in range(2):
+        weight.grad = torch.ones_like(weight)
+        ours.step()
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+    copy.data.copy_(weight.data)
+    loaded.load_state_dict(copy_of(ours.state_dict()))
+    for each, optimizer in ((weight, ours), (copy, loaded)):
+        each.grad = torch.randn(each.shape, generator=torch.Generator().manual_seed(3))
+        optimizer.step()
+    assert torch.equal(weight, copy)
