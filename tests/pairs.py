@@ -112,7 +112,7 @@ def table(outcome: dict[frozenset[str], bool]) -> str:
     rows = [*covering_rows(), *IN_TWO_PROCESSES]
     return f"""# What works with what
 
-`pytest --promises tests/test_pairs.py` has made this table. Its {len(rows)} runs of a few steps cover every pair. Each
+`pytest --promises tests/test_pairs.py` makes this table. Its {len(rows)} runs of a few steps cover every pair. Each
 must finish; `best.ckpt`, evaluated, must give the accuracy that training logged; a run that is stopped in mid-epoch and
 resumed must end in the bits of one that was not; two processes must end where one does, unless the network has batch
 normalisation.

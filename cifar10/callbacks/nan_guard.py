@@ -14,7 +14,7 @@ from cifar10.errors import UserError
 class NaNGuard(pl.Callback):
     """Stop at a training loss that is NaN or infinite, and save no weights that are.
 
-    every_n_steps: how often losses are read on a GPU, which that stalls, and with several processes; on a CPU, always.
+    every_n_steps: steps between reading losses, for which a GPU has to wait; a single process on a CPU reads each.
     Raises UserError with the exact step, its learning rates and the last good checkpoint.
     Lightning's `detect_anomaly` checks every operation of the backward pass, at several times the cost.
     """

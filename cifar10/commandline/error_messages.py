@@ -73,6 +73,10 @@ def explain(error: Exception, config_name: str) -> str:
         return (
             f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)} (--config-dir FOLDER adds more)"
         )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:  # one of several choices
+        group, _, choice = error.missing_cfg_file.rpartition("/")
+        known = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
+        return f"{group}: {choice}: no such choice{f'; {group} has: {known}' if known else ''}"
     if isinstance(error, OverrideParseException):
         way = "write KEY=VALUE, and text with special characters as 'KEY=\"TEXT\"'"
         return f"{without_hints(error.override)}: not a setting that Hydra can read; {way}"
@@ -96,8 +100,12 @@ def explain(error: Exception, config_name: str) -> str:
         return f"{key}: {unknown(key, config_name)}"
     message, reason = "" if isinstance(error, AssertionError) else without_hints(error), without_hints(error.__cause__)
     message = message if reason in message else f"{message}: {reason}"
+    if found := re.match(r"Could not override '(hydra\.sweeper\.\w+)'", message):
+        return f"{found[1]}: {unknown(found[1], config_name)}"
     if message.startswith("Config group override"):
         message = f"{' '.join(choices())}: {message}"
+    if "_SWEEP" in message and "BasicSweeper" in message:
+        message = "an interval is something to search; add sweep=optuna or sweep=random"
     message = message or f"{type(error).__name__} while Hydra composed these settings; see --hydra-help"
     return f"{key}: {message}" if key and key not in message else message
 
@@ -122,6 +130,8 @@ def unknown(key: str, config_name: str) -> str:
         removed = argument.partition("=")[0]
         if removed.startswith("~") and f"{key}.".startswith(f"{removed[1:]}."):
             return f"is needed, but {removed} removes it"
+    if key.startswith("hydra.sweeper."):
+        return "no such setting of this sweeper; a search, such as sweep=optuna, has n_trials, objective and others"
     running = GlobalHydra.instance().is_initialized()
     with contextlib.nullcontext() if running else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(

@@ -44,7 +44,8 @@ def resume_run(folder: Path, settings: Sequence[str]) -> list[str]:
     """
     run = RunFolder(folder)
     if not run.config.is_file():
-        raise UserError(f"resume={folder}: not a run that can be resumed, {run.config} does not exist")
+        why = f"{run.config} does not exist" if folder.is_dir() else "no such folder"
+        raise UserError(f"resume={folder}: not a run that can be resumed, {why}")
     stored: Any = OmegaConf.to_container(run.read_config(), resolve=False)
     read_list(run.overrides)
     given = [setting for setting in settings if key_of(setting) not in ("resume", *PLACE)]

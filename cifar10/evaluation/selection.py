@@ -26,8 +26,8 @@ def best_of(runs: str | Sequence[str] | None, best: int) -> tuple[list[Path], st
     folders = [folder / job.folder for job in jobs]
     if any(not each.resolve().is_relative_to(folder.resolve()) for each in folders):
         raise UserError(f"runs=[{folder}]: its notes name a run outside its folder")
-    seeds = f" with {len(jobs)} seeds" * (len(jobs) > len(chosen))
-    text = f"{len(chosen)} of {len(sweep.settings)} tried{seeds}, chosen by {name} on validation images."
+    seeds = f", {len(jobs)} runs with their seeds" * (len(jobs) > len(chosen))
+    text = f"The best {len(chosen)} of {len(sweep.settings)} settings tried{seeds}, by {name} on validation images."
     text += (
         " Being chosen flatters their validation figures; choosing once more by the test figures would flatter these."
     )

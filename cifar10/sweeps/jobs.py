@@ -22,6 +22,7 @@ from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write, locked, remove_leftovers
 from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, quoted
 from cifar10.sweeps.plan import keep_plan
+from cifar10.sweeps.study import is_search
 from cifar10.untrusted import check_overrides, key_of
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
                 f"{argument}: a sweep is resumed as it is; only where it runs can change (data.root,"
                 " trainer.accelerator, trainer.devices, hydra/launcher and its settings), to a single value"
             )
+        if key_of(argument).startswith("hydra.sweeper.") and not is_search(folder):
+            raise UserError(f"{argument}: this sweep is a grid, and has all its jobs; searches alone have trials")
     changed = {key_of(argument): argument for argument in given}
     dropped = ("hydra.sweep.dir", "hydra.mode") + ("hydra.launcher.",) * ("hydra/launcher" in changed)
     own = [one for one in own if key_of(one) not in changed and not key_of(one).startswith(dropped)]

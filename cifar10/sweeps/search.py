@@ -18,11 +18,13 @@ import optuna
 from filelock import FileLock
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from cifar10.errors import FolderBusy, UserError
 from cifar10.files import locked
 from cifar10.metric_names import METRICS, mode_of
+from cifar10.report.sweep.jobs import SEED
 from cifar10.run_folder import RunFolder
 from cifar10.sweeps.jobs import NOTES
 from cifar10.sweeps.space import Space
@@ -40,6 +42,8 @@ def search(own: Any, arguments: Sequence[str]) -> list[JobReturn]:
     space = Space(with_params(arguments, own.params))
     if not space.parameters:
         raise UserError("nothing to search: give a setting several values, as in model.lr=tag(log,interval(1e-4,1e-2))")
+    if any(parameter.key == SEED for parameter in space.parameters):
+        raise UserError("seed: a search would choose the luckiest; set one, and train what it finds with other seeds")
     own.n_jobs = own.n_jobs or max(1, own.config.hydra.launcher.get("n_jobs") or 1)
     objectives = check(own)
     study = open_study(own, folder, objectives)
@@ -60,9 +64,10 @@ def search(own: Any, arguments: Sequence[str]) -> list[JobReturn]:
 
 
 def with_params(arguments: Sequence[str], params: DictConfig | dict) -> list[str]:
-    """The overrides with those of the recipe: its space is searched unless another one is given."""
+    """The overrides with what the recipe searches of the settings not fixed by them, unless they say what to search."""
     space = Space(arguments)
-    return [*arguments, *([] if space.parameters else (f"{key}={value}" for key, value in params.items()))]
+    added = {} if space.parameters else {key: value for key, value in params.items() if key not in space.values}
+    return [*arguments, *(f"{key}={value}" for key, value in added.items())]
 
 
 def check(own: Any) -> dict[str, str]:
@@ -154,7 +159,12 @@ def describe(study: optuna.Study, number: int, values: dict[str, float]) -> str:
     """One line: what came out, and what has been best so far."""
     text = f"trial {number}: " + ", ".join(f"{name} {value:.4g}" for name, value in values.items())
     best = best_before(study)
-    return text if best is None else f"{text}; best before {best.value:.4g} (trial {best.number})"
+    if best is None:
+        return text
+    [value] = values.values()
+    better = value > best.value if study.direction is StudyDirection.MAXIMIZE else value < best.value
+    before = f"{best.value:.4g} in trial {best.number}"
+    return f"{text}, a new best (before: {before})" if better else f"{text}; best: {before}"
 
 
 def best_before(study: optuna.Study) -> FrozenTrial | None:

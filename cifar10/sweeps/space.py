@@ -91,6 +91,8 @@ def read(override: Override) -> Parameter:
 def distribution(override: Override, value: Any, log: bool) -> BaseDistribution:
     """Optuna's distribution of a sweep; ValueError for an empty one, or a scale that does not go with it."""
     if isinstance(value, IntervalSweep):
+        if not value.start < value.end:
+            raise ValueError("the first number must be below the second")
         whole = isinstance(value.start, int) and isinstance(value.end, int)
         kind: Any = IntDistribution if whole else FloatDistribution
         return kind(value.start, value.end, log=log)
@@ -101,6 +103,8 @@ def distribution(override: Override, value: Any, log: bool) -> BaseDistribution:
         return CategoricalDistribution(options)
     if not options:
         raise ValueError("the range is empty")
+    if len(options) == 1:
+        raise ValueError(f"the range holds {options[0]} alone; for all numbers in between write interval(FROM,TO)")
     numbers = sorted(map(float, options))
     if all(isinstance(number, int) for number in (value.start, value.stop, value.step)):
         return IntDistribution(int(numbers[0]), int(numbers[-1]), log=log, step=abs(int(value.step)))

@@ -24,10 +24,11 @@ from cifar10.errors import FolderBusy, Pruned, UserError, cause_of, one_line
 from cifar10.files import atomic_write
 from cifar10.processes import is_worker
 from cifar10.report.numbers import rounded
-from cifar10.report.sweep.jobs import Job, Sweep
+from cifar10.report.sweep.jobs import SEED, Job, Sweep
 from cifar10.run_folder import RunFolder, quoted, shown
 from cifar10.sweeps.jobs import NOTES, OVERRIDES, PLAN, keep_overrides, write_note
 from cifar10.sweeps.plan import objectives_of, read_plan
+from cifar10.sweeps.study import is_search
 from cifar10.untrusted import fits, leaves
 
 log = logging.getLogger(__name__)
@@ -98,8 +99,12 @@ def read_sweep(folder: Path) -> Sweep:
     if finished:
         best = " best=3" if len(finished) > 3 else ""
         sweep.commands["test and compare"] = f"python evaluate.py {shlex.quote(f'runs=[{quoted(sweep.name)}]')}{best}"
+    if finished and is_search(folder):
+        kept = {key: value for key, value in finished[0].jobs[0].overrides.items() if key not in ("sweep", SEED)}
+        own = " ".join(shlex.quote(f"{key}={value}") for key, value in kept.items())
+        sweep.commands["best, other seeds"] = f"python train.py -m {own} seed=1,2,3"
     if sweep.left or sweep.of_status("failed"):
-        sweep.commands["the other jobs"] = RunFolder(folder).resume_command
+        sweep.commands["the rest"] = RunFolder(folder).resume_command
     return sweep
 
 

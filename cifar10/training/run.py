@@ -160,8 +160,8 @@ def conclude(
         f"  data                  {datamodule.source.name}\n"
         f"  validation accuracy   {metrics['val/acc']:.4f}\n"
         f"  validation loss       {metrics['val/loss']:.4f}\n"
-        f"  run                   {run}\n"
-        f"  test it               {run.evaluate_command}"
+        f"  run                   {run}"
+        + ("" if HydraConfig.get().mode == RunMode.MULTIRUN else f"\n  test it               {run.evaluate_command}")
         + "".join(f"\n  curves                {viewer}" for viewer in views)
     )
 

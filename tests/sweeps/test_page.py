@@ -131,7 +131,7 @@ def test_values_that_span_orders_of_magnitude_are_on_a_logarithmic_axis():
 def test_the_best_settings_are_taken_with_all_their_seeds(tmp_path):
     folders, text = best_of([str(make(tmp_path / "grid", grid()))], 2)
     assert [folder.name for folder in folders] == ["9", "10", "11", "6", "7", "8"]
-    assert text.startswith("2 of 4 tried with 6 seeds, chosen by val/acc on validation images.")
+    assert text.startswith("The best 2 of 4 settings tried, 6 runs with their seeds, by val/acc on validation images.")
     assert len(best_of(str(tmp_path / "grid"), 99)[0]) == 12
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 optuna = pytest.importorskip("optuna", reason="needs pip install -e '.[search]'")
 
@@ -144,6 +145,24 @@ def test_several_objectives_are_searched_together(command, small, tmp_path):
     assert [direction.name for direction in study.directions] == ["MINIMIZE", "MINIMIZE"] and study.best_trials
 
 
+def test_a_value_on_the_command_line_fixes_a_setting_that_the_recipe_searches(command, small, tmp_path):
+    fixed = ["model.lr=5e-4", "model.weight_decay=0", "data.batch_size=40", "hydra.sweeper.n_trials=2"]
+    assert command("train.py", *small, "sweep=random", *fixed, "hydra.sweep.dir=s") == 0, command.err
+    for job in (0, 1):
+        cfg = OmegaConf.load(tmp_path / f"s/{job}/.hydra/config.yaml")
+        assert (cfg.model.lr, cfg.model.weight_decay, cfg.data.batch_size) == (5e-4, 0, 40)
+    assert [set(trial.params) for trial in trials(tmp_path / "s")] == [{"model.label_smoothing"}] * 2
+    again = next(line for line in command.out.splitlines() if "best, other seeds" in line)
+    assert "model.lr=5e-4" in again and "model.label_smoothing=0." in again and again.endswith("seed=1,2,3")
+
+
+def test_a_range_without_a_search_says_what_searches(command, small):
+    assert command("train.py", "-m", *small, "model.lr=interval(1e-4,1e-2)") == 1
+    assert command.err.splitlines()[-1] == (
+        "error: an interval is something to search; add sweep=optuna or sweep=random"
+    )
+
+
 @pytest.mark.promise("bad inputs")
 @pytest.mark.parametrize(
     "wrong, message",
@@ -154,7 +173,9 @@ def test_several_objectives_are_searched_together(command, small, tmp_path):
         ("hydra.sweeper.samplre=tpe", "hydra.sweeper.samplre: no such setting"),
         ("model.lr=tag(lg,interval(1e-4,1e-2))", "lg is no tag of a search"),
         ("model.lr=tag(log,interval(0,1))", "cannot be searched"),
-        ("model.lr=interval(2,1)", "cannot be searched"),
+        ("model.lr=interval(2,1)", "the first number must be below the second"),
+        ("model.lr=range(1e-4,1e-2)", "the range holds 0.0001 alone"),
+        ("seed=1,2", "seed: a search would choose the luckiest"),
         ('model.lr=tag("model.optimzer=sgd",interval(0,1))', "depends on model.optimzer"),
     ],
 )

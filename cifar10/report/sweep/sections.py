@@ -100,12 +100,11 @@ def parallel(sweep: Sweep) -> Iterator[Block]:
     if len(sweep.ranked) < 2 or not sweep.keys:
         return
     keys = sweep.keys[:MOST_AXES]
-    settings = {printable(key): [printable(setting.values[key]) for setting in drawn] for key in keys}
+    settings = {printable(key): [printable(rounded(setting.values[key])) for setting in drawn] for key in keys}
     results = [float("nan") if (mean := setting.mean(objective.name)) is None else mean for setting in drawn]
-    caption = f"Each line is a setting, each axis what it was set to; the last is its {objective.name}, the mean over"
-    caption += (
-        " seeds. Follow the blue lines: where they bundle, a value is good; where they fan out, it matters little."
-    )
+    mean = ", the mean over seeds" if any(len(setting.results(objective.name)) > 1 for setting in sweep.ranked) else ""
+    caption = f"Each line is one combination of values, from axis to axis; it ends at its {objective.name}{mean}. Where"
+    caption += " the blue lines, the best, meet, a value is good; where they spread out, it matters little."
     if len(keys) < len(sweep.keys):
         caption += f" The first {len(keys)} of {len(sweep.keys)} settings."
     if len(drawn) > len(sweep.ranked):
@@ -145,16 +144,20 @@ def curves(sweep: Sweep) -> Iterator[Block]:
     metric = next((name for name in names if any(points_of(job, name)[0] for job in sweep.jobs)), None)
     if metric is None:
         return
-    ranked = [job for job in sweep.best_first if job.value(sweep.objective.name) is not None]
-    place = {job.number: place for place, job in enumerate(ranked[:HIGHLIGHTED])} if len(ranked) > HIGHLIGHTED else {}
+    name = sweep.objective.name
+    best = [min(setting.jobs, key=lambda job: sweep.objective.key(job.value(name))) for setting in sweep.ranked]
+    place = {job.number: place for place, job in enumerate(best[:HIGHLIGHTED])} if len(best) > 1 else {}
     drawn = []
     for job in sweep.jobs:
         epochs, values = points_of(job, metric)
         if epochs:
-            result = figure(job.value(sweep.objective.name))
+            result = figure(job.value(name))
             drawn.append({"epochs": epochs, "values": values, "status": job.status, "place": place.get(job.number),
-                          "name": f"job {job.number}: {sweep.objective.name} {result}"})  # fmt: skip
-    caption = f"{metric} of {plural(len(drawn), 'job')}, epoch by epoch."
+                          "name": f"job {job.number}: {name} {result}"})  # fmt: skip
+    caption = f"{metric} of {plural(len(drawn), 'job')}, epoch by epoch. A job's result is that of best.ckpt, the epoch"
+    caption += " that callbacks.checkpoint.monitor chose, which need not be its highest point."
+    if any(len(setting.jobs) > 1 for setting in sweep.ranked):
+        caption += " Named are the best seeds of the best settings."
     if any(job["status"] == "pruned" for job in drawn):
         caption += " A cross is where a job was pruned: would it have caught up?"
     yield Figure("curves", caption, partial(figures.job_curves_figure, drawn, metric))
