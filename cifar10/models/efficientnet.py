@@ -53,6 +53,8 @@ class EfficientNet(ImageClassifier):
         for name, rate in (("dropout", dropout), ("drop_path", drop_path)):
             if not 0 <= rate <= 1:
                 raise ValueError(f"{name}={rate}: must lie in [0, 1]")
+        if optimizer == "muon":
+            raise ValueError("optimizer=muon: resets the length of every filter, which pretrained ones need; use adamw")
         network = create_backbone(backbone, pretrained and weights is None, image_size, drop_path)
         config = resolve_model_data_config(network)
         image_size = config["input_size"][-1] if image_size is None else image_size

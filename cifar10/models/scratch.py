@@ -20,6 +20,9 @@ class ScratchClassifier(ImageClassifier):
     network: `_target_`, the name of a class in `cifar10.models.networks`, and its own keyword arguments. The class is
     also given `num_classes` and, if it takes it, `image_size`.
     image_size: side of the input in pixels; None: 32.
+    head_lr, bias_lr: learning rates of the matrices and of the vectors, such as those of batch normalisation; None: lr,
+    which the convolutions have.
+    A network with a method `start_from` is given the first 5,000 training images, preprocessed, before it trains.
     """
 
     def __init__(

@@ -145,6 +145,8 @@ def build_sharding(processes: int, cfg: DictConfig) -> Sharding:
     """The strategy of trainer.strategy=fsdp; UserError for what does not work with it."""
     if (cfg.callbacks.get("feature_caching") or {}).get("views"):
         raise UserError("callbacks.feature_caching.views: must be 0 with trainer.strategy=fsdp, or use trainer=ddp")
+    if cfg.model.get("optimizer") == "muon":
+        raise UserError("model.optimizer=muon: takes whole filters; use trainer=ddp")
     return Sharding(processes)
 
 

@@ -3,11 +3,18 @@
 from copy import deepcopy as copy_of
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
+from cifar10.models.efficientnet import EfficientNet
 from cifar10.models.muon import Muon
 from cifar10.models.networks.fast_cnn import FastCNN
+from cifar10.models.scratch import ScratchClassifier
+from tests.conftest import TINY_BACKBONE
+
+NAMES = ["cat", "dog", "frog", "ship"]
+FAST = {"_target_": "cifar10.models.networks.fast_cnn.FastCNN", "widths": [4, 4, 4]}
 
 
 def images(count=64, side=32):
@@ -102,3 +109,60 @@ def test_gradients_are_there_after_a_step_and_its_momentum_survives_saving():
         each.grad = torch.randn(each.shape, generator=torch.Generator().manual_seed(3))
         optimizer.step()
     assert torch.equal(weight, copy)
+
+
+def model(**options):
+    return ScratchClassifier(NAMES, FAST, **{"optimizer": "muon", "lr": 0.2, "head_lr": 3.0, "bias_lr": 40.0} | options)
+
+
+def test_convolutions_matrices_and_vectors_have_learning_rates_of_their_own():
+    ours = model()
+    roles = {
+        id(parameter): group["role"]
+        for group in ours.configure_optimizers()["optimizer"].param_groups
+        for parameter in group["params"]
+    }
+    assert ours.peak_rates() == {"filters": 0.2, "head": 3.0, "biases": 40.0}
+    expected = {4: "filters", 2: "head", 1: "biases"}
+    assert roles == {id(parameter): expected[parameter.ndim] for parameter in ours.parameters()}
+    assert model(head_lr=None).peak_rates()["head"] == 0.2
+    assert model(head_lr=None, bias_lr=None).peak_rates() == {"network": 0.2}
+
+
+@pytest.mark.parametrize("name", ["head_lr", "bias_lr"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_learning_rate_that_makes_no_sense_is_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"^{name}="):
+        model(**{name: value})
+
+
+def test_pretrained_filters_are_not_given_to_muon():
+    with pytest.raises(ValueError, match=r"^optimizer=muon: .*pretrained"):
+        EfficientNet(NAMES, backbone=TINY_BACKBONE, pretrained=False, image_size=64, optimizer="muon")
+
+
+def fit(datamodule, folder, epochs, resume=None):
+    ours = ScratchClassifier(datamodule.class_names, FAST, optimizer="muon", lr=0.2, head_lr=3.0, schedule="linear")
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=epochs, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=folder, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(ours, datamodule, ckpt_path=resume, weights_only=True)
+    trainer.save_checkpoint(folder / f"{epochs}.ckpt")
+    return ours
+
+
+def test_training_begins_from_whitened_images_which_stay_as_they_are(datamodule, tmp_path):
+    torch.manual_seed(0)
+    ours = fit(datamodule, tmp_path, 1)
+    images = datamodule.loaded["train"][0][datamodule.indices["train"]]
+    again = FastCNN(widths=(4, 4, 4))
+    again.start_from(ours.preprocessing(images))
+    assert torch.equal(ours.network.whiten.weight, again.whiten.weight)
+
+
+def test_a_checkpoint_predicts_as_the_model_does(datamodule, tmp_path):
+    ours = fit(datamodule, tmp_path, 1).eval()
+    loaded = ScratchClassifier.load_from_checkpoint(tmp_path / "1.ckpt", weights_only=True).eval()
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(loaded(pixels), ours(pixels))
