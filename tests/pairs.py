@@ -17,6 +17,7 @@ B0 = ["model=efficientnet_b0", f"model.backbone={TINY_BACKBONE}", "model.pretrai
       "callbacks.two_phase.head_epochs=1", "callbacks.two_phase.unfreeze_fraction=0.5"]  # fmt: skip
 CHOICES: dict[str, list[str]] = {
     "CNN": ["model.network.dropout=0.2", "data.flip=true"],
+    "fast CNN": ["model=fast_cnn", "model.network.widths=[4,4,4]"],
     "two phases": B0,
     "cached features": ["callbacks.feature_caching.views=2"],
     "EMA": ["average=ema", "callbacks.ema.decay=0.7"],
@@ -34,10 +35,11 @@ CHOICES: dict[str, list[str]] = {
     "two processes": ["trainer.accelerator=cpu", "trainer.devices=2"],
     "TTA": [],  # when it is evaluated
 }
-EXCLUSIVE = [{"CNN", "two phases"}, {"EMA", "SWA"}, {"64-true", "bf16-mixed", "16-mixed"}]
+EXCLUSIVE = [{"CNN", "fast CNN", "two phases"}, {"EMA", "SWA"}, {"64-true", "bf16-mixed", "16-mixed"}]
 NO_PAIR = {frozenset(pair) for group in EXCLUSIVE for pair in combinations(group, 2)}
 REFUSED = {
     frozenset({"CNN", "cached features"}): "callbacks.feature_caching",
+    frozenset({"fast CNN", "cached features"}): "callbacks.feature_caching",
     frozenset({"cached features", "mixup, cutmix"}): "callbacks.feature_caching.views=2: data.mixup_alpha needs",
     frozenset({"balanced sampler", "class weights"}): "model.class_weights=balanced: data.sampler=balanced does",
 }
@@ -47,7 +49,7 @@ IN_TWO_PROCESSES = [
     ["CNN", "EMA", "accumulation", "clipping", "mixup, cutmix", "balanced sampler", "64-true", "saves in mid-epoch",
      "resume in mid-epoch", "two processes", "TTA"],
     ["two phases", "cached features", "SWA", "class weights", "bf16-mixed", "two processes", "TTA"],
-    ["two phases", "16-mixed", "two processes"],
+    ["fast CNN", "16-mixed", "two processes"],
 ]  # fmt: skip
 ALONE = [name for name in CHOICES if name != "two processes"]
 
@@ -69,7 +71,7 @@ def covering_rows() -> list[list[str]]:
     while missing:
         pair = min(missing, key=lambda one: sorted(map(ALONE.index, one)))
         row = [*pair]
-        if not pair & {"CNN", "two phases"}:
+        if not pair & {"CNN", "fast CNN", "two phases"}:
             row.append("two phases" if "cached features" in pair or len(rows) % 2 else "CNN")
         while options := [choice for choice in ALONE if fits(row, choice)]:
             row.append(max(options, key=lambda choice: sum(pair in missing for pair in pairs_of([*row, choice]))))

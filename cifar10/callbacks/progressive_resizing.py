@@ -1,13 +1,12 @@
 """Smaller training images at first, which cost less; the network's own size towards the end."""
 
-import logging
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
+from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.errors import UserError
-
-log = logging.getLogger(__name__)
 
 
 class ProgressiveResizing(pl.Callback):
@@ -34,9 +33,16 @@ class ProgressiveResizing(pl.Callback):
         return full if grown == 1 else min(full, round(size / self.multiple) * self.multiple)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        full = pl_module.preprocessing.image_size
-        if stage == "fit" and self.smallest > full:
-            raise UserError(f"callbacks.progressive_resizing.smallest={self.smallest}: the network takes {full} pixels")
+        if stage != "fit":
+            return
+        setting, full = "callbacks.progressive_resizing", pl_module.preprocessing.image_size
+        if self.smallest > full or not takes(pl_module, self.smallest):
+            only = "" if self.smallest > full else " only"
+            raise UserError(f"{setting}.smallest={self.smallest}: the network takes {full} pixels{only}")
+        if any(getattr(callback, "views", 0) for callback in trainer.callbacks if isinstance(callback, FeatureCaching)):
+            raise UserError(f"{setting}: cached features have one size; set callbacks.feature_caching.views=0")
+        if not hasattr(trainer.datamodule, "train_at"):
+            raise UserError(f"{setting}: needs a data module that can make training images smaller, CIFAR10DataModule")
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         size = self.size(trainer.current_epoch, trainer.max_epochs, pl_module.preprocessing.image_size)
@@ -44,3 +50,16 @@ class ProgressiveResizing(pl.Callback):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         trainer.datamodule.train_at(None)
+
+
+def takes(pl_module: Any, size: int) -> bool:
+    """Whether the network makes logits of images with this side in pixels."""
+    training = pl_module.training
+    try:
+        with torch.no_grad():
+            pl_module.eval()(torch.zeros(1, 3, size, size, device=pl_module.device, dtype=pl_module.dtype))
+    except (RuntimeError, ValueError, AssertionError):
+        return False
+    finally:
+        pl_module.train(training)
+    return True

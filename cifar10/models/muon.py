@@ -45,5 +45,6 @@ class Muon(SGD):
         momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
         momentum.mul_(self.filter_momentum).add_(gradient)
         direction = gradient.add(momentum, alpha=self.filter_momentum).flatten(1)
-        step = zeropower_via_newtonschulz(direction, self.steps, COEFFICIENTS, dtype=torch.float32)
+        precision = torch.promote_types(weight.dtype, torch.float32)  # half would do on a GPU, and is slow on most CPUs
+        step = zeropower_via_newtonschulz(direction, self.steps, COEFFICIENTS, dtype=precision)
         weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_(step.view_as(weight), alpha=lr)

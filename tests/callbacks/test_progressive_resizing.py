@@ -3,7 +3,10 @@
 import pytest
 import pytorch_lightning as pl
 
+from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.callbacks.progressive_resizing import ProgressiveResizing
+from cifar10.errors import UserError
+from cifar10.models.networks.build import KERAS_CNN
 from cifar10.models.scratch import ScratchClassifier
 
 FAST = {"_target_": "cifar10.models.networks.fast_cnn.FastCNN", "widths": [4, 4, 4]}
@@ -44,6 +47,20 @@ def test_a_resumed_run_has_the_sizes_of_its_epochs(datamodule, tmp_path):
     fit(datamodule, tmp_path, 2)
     sides = fit(datamodule, tmp_path, 4, resume=tmp_path / "2.ckpt")
     assert sorted(set(sides.train)) == [28, 32]
+
+
+@pytest.mark.parametrize(
+    ("network", "others", "message"),
+    [
+        (KERAS_CNN, [], "smallest=20: the network takes 32 pixels only"),
+        (FAST, [FeatureCaching(views=1)], "cached features have one size"),
+    ],
+)
+def test_what_cannot_have_smaller_images_is_refused_in_a_line(datamodule, tmp_path, network, others, message):
+    trainer = pl.Trainer(accelerator="cpu", callbacks=[ProgressiveResizing(20), *others], logger=False,
+                         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
+    with pytest.raises(UserError, match=message):
+        trainer.fit(ScratchClassifier(datamodule.class_names, network), datamodule)
 
 
 def test_sizes_never_shrink_and_end_at_the_networks_own():
