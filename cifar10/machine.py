@@ -5,6 +5,7 @@ import ctypes
 import os
 import platform
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,8 +91,9 @@ def processor() -> str:
         return platform.processor() or platform.machine() or "CPU"
 
 
+@cache
 def commit() -> str:
-    """The commit of the running code, with "+" if files differ from it."""
+    """The commit of the code as it was when this process first asked, with "+" if files differed from it."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
