@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 
 from cifar10.callbacks.feature_caching import FeatureCaching
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError
 
 
@@ -41,15 +42,19 @@ class ProgressiveResizing(pl.Callback):
             raise UserError(f"{setting}.smallest={self.smallest}: the network takes {full} pixels{only}")
         if any(getattr(callback, "views", 0) for callback in trainer.callbacks if isinstance(callback, FeatureCaching)):
             raise UserError(f"{setting}: cached features have one size; set callbacks.feature_caching.views=0")
-        if not hasattr(trainer.datamodule, "train_at"):
+        if not hasattr(trainer.datamodule, "training_preprocessing"):
             raise UserError(f"{setting}: needs a data module that can make training images smaller, CIFAR10DataModule")
 
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # which a run resumed in mid-epoch does not call
+
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        size = self.size(trainer.current_epoch, trainer.max_epochs, pl_module.preprocessing.image_size)
-        trainer.datamodule.train_at(size)
+        settings = pl_module.preprocessing.settings
+        size = self.size(trainer.current_epoch, trainer.max_epochs, settings["image_size"])
+        trainer.datamodule.training_preprocessing = Preprocessing(**settings | {"image_size": size})
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        trainer.datamodule.train_at(None)
+        trainer.datamodule.training_preprocessing = None
 
 
 def takes(pl_module: Any, size: int) -> bool:

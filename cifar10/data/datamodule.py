@@ -105,7 +105,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
             crop_padding, flip, cutout, mixup_alpha, cutmix_alpha, crop_scale, jitter, hue, policy, erasing
         )
         self.preprocessing = Preprocessing() if image_size is None else Preprocessing(image_size)
-        self.smaller: Preprocessing | None = None  # of training images, see `train_at`
+        self.training_preprocessing: Preprocessing | None = None  # where it differs, see `ProgressiveResizing`
         self.is_prepared = False
         self.features: dict[str, FeatureCache] = {}  # of "train" and "val"; served in place of the images if present
         self.served_to: pl.Trainer | None = None
@@ -224,25 +224,16 @@ class CIFAR10DataModule(pl.LightningDataModule):
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: tuple, dataloader_idx: int = 0) -> tuple[Tensor | Features, Tensor]:
-        """uint8 images, labels and, in training, draws -> the network's input (B, 3, S, S) and its targets.
-
-        Features that are served in place of images are passed on as they are.
-        """
+        """uint8 images, labels, in training draws -> the network's input (B, 3, S, S), or features, and targets."""
         images, labels, *draws = batch
         if self.features:
             return images, labels
         if draws:  # `trainer.precision` has converted the draws, but not yet what is made here
-            classes = len(self.class_names)
-            preprocessing = self.smaller or self.preprocessing
-            finished = self.augmentation.apply(images, labels, draws[0].float(), preprocessing, classes)
+            preprocessing = self.training_preprocessing or self.preprocessing
+            finished = self.augmentation.apply(images, labels, draws[0].float(), preprocessing, len(self.class_names))
         else:
             finished = self.preprocessing(images), labels
         return self.trainer.precision_plugin.convert_input(finished) if self.trainer else finished
-
-    def train_at(self, image_size: int | None) -> None:
-        """Have training images this side in pixels from the next batch on; None: the model's."""
-        settings = self.preprocessing.settings | {"image_size": image_size}
-        self.smaller = None if image_size in (None, self.preprocessing.image_size) else Preprocessing(**settings)
 
     def serve(self, features: dict[str, FeatureCache]) -> None:
         """Serve the trainer these features of "train" and "val" from the next epoch on; if none, images again."""

@@ -15,12 +15,10 @@ from cifar10.data.preprocessing import Preprocessing
 from cifar10.models.class_weights import check_class_weights, weights_of
 from cifar10.models.learning_rates import Schedule, ScheduledRates, check_schedule, optimizer_steps
 from cifar10.models.metrics import ClassificationMetrics
-from cifar10.models.muon import Muon
+from cifar10.models.optimizers import OPTIMIZERS, check_optimizer
 from cifar10.models.sharding import shard
 
 log = logging.getLogger(__name__)
-
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD, "muon": Muon}
 
 
 class ImageClassifier(pl.LightningModule):
@@ -28,7 +26,7 @@ class ImageClassifier(pl.LightningModule):
 
     A subclass builds the network in its constructor, implements `logits`, and may name several parameter groups.
     class_names: in the order of the labels. preprocessing: of every image; it is handed to the trainer's data module,
-    and travels in the checkpoint. optimizer: "adam", "adamw" or "sgd" (Nesterov momentum 0.9).
+    and travels in the checkpoint. optimizer: "adam", "adamw", "sgd" (Nesterov momentum 0.9) or "muon".
     label_smoothing: Szegedy et al. 2016, section 7. lr, schedule, warmup: see `Schedule`.
     class_weights: of the training loss, which is the mean over images of weight times loss: a number for each class, or
     "balanced", from the training images, see `balanced_weights`. The losses of validation and test have no weights.
@@ -54,14 +52,11 @@ class ImageClassifier(pl.LightningModule):
         class_weights: str | list[float] | None = None,
     ):
         super().__init__()
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer={optimizer}: no such optimizer; choose from {', '.join(OPTIMIZERS)}")
+        check_optimizer(optimizer, weight_decay)
         check_schedule(lr, schedule, warmup)
         check_class_weights(class_weights, len(class_names))
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing}: must lie in [0, 1)")
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(f"weight_decay={weight_decay}: must be a number from 0 up")
         self.class_names, self.preprocessing = list(class_names), preprocessing
         self.lr, self.optimizer_name, self.weight_decay = lr, optimizer, weight_decay
         self.label_smoothing, self.schedule, self.warmup = label_smoothing, schedule, warmup
@@ -218,8 +213,7 @@ class ImageClassifier(pl.LightningModule):
         clipped = trainer is not None and str(trainer.precision).endswith("-mixed") and trainer.gradient_clip_val
         # One kernel for all parameters. Lightning refuses to clip before it in mixed precision, as the kernel may have
         # yet to unscale the gradients, and SGD has none for shards.
-        if self.optimizer_name != "muon":
-            extra["fused"] = not clipped and self.device_mesh is None
+        extra["fused"] = not clipped and self.device_mesh is None and self.optimizer_name != "muon"
         optimizer = OPTIMIZERS[self.optimizer_name](groups, lr=self.lr, weight_decay=self.weight_decay, **extra)
         # The number of steps is known when training starts.
         rates = ScheduledRates(optimizer, Schedule(self.peak_rates(), 0, math.inf))

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from filelock import FileLock
@@ -161,9 +161,9 @@ def describe(study: optuna.Study, number: int, values: dict[str, float]) -> str:
     best = best_before(study)
     if best is None:
         return text
-    [value] = values.values()
-    better = value > best.value if study.direction is StudyDirection.MAXIMIZE else value < best.value
-    before = f"{best.value:.4g} in trial {best.number}"
+    [value], known = values.values(), cast(float, best.value)
+    better = value > known if study.direction is StudyDirection.MAXIMIZE else value < known
+    before = f"{known:.4g} in trial {best.number}"
     return f"{text}, a new best (before: {before})" if better else f"{text}; best: {before}"
 
 

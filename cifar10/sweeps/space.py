@@ -91,11 +91,11 @@ def read(override: Override) -> Parameter:
 def distribution(override: Override, value: Any, log: bool) -> BaseDistribution:
     """Optuna's distribution of a sweep; ValueError for an empty one, or a scale that does not go with it."""
     if isinstance(value, IntervalSweep):
-        if not value.start < value.end:
+        start, end = cast(float, value.start), cast(float, value.end)
+        if not start < end:
             raise ValueError("the first number must be below the second")
-        whole = isinstance(value.start, int) and isinstance(value.end, int)
-        kind: Any = IntDistribution if whole else FloatDistribution
-        return kind(value.start, value.end, log=log)
+        kind: Any = IntDistribution if isinstance(start, int) and isinstance(end, int) else FloatDistribution
+        return kind(start, end, log=log)
     options = list(override.sweep_string_iterator())
     if not isinstance(value, RangeSweep):
         if log:

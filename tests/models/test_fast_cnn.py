@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from cifar10.models.efficientnet import EfficientNet
-from cifar10.models.muon import Muon
 from cifar10.models.networks.fast_cnn import FastCNN
+from cifar10.models.optimizers import Muon
 from cifar10.models.scratch import ScratchClassifier
 from tests.conftest import TINY_BACKBONE
 

@@ -1,6 +1,7 @@
 """Three blocks of convolutions and max-pooling, built to learn CIFAR-10 in few epochs."""
 
 import itertools
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +77,7 @@ class FastCNN(nn.Module):
         values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         components = (vectors.T / (values[:, None] + 5e-4).sqrt()).view(-1, 3, PATCH, PATCH)
         self.whiten.weight.copy_(torch.cat([components, -components]))
-        self.whiten.bias.zero_()
+        nn.init.zeros_(cast(Tensor, self.whiten.bias))
 
 
 class Block(nn.Module):
@@ -92,7 +93,8 @@ class Block(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width, momentum=0.4) for _ in self.convolutions)
         self.activation = activation
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+        pairs: Any = zip(self.convolutions, self.norms, strict=True)
+        for convolution, norm in pairs:
             norm.weight.requires_grad_(learn_scale)
             if identity_init:
                 nn.init.dirac_(convolution.weight.data[: convolution.in_channels])

@@ -1,5 +1,6 @@
-"""Muon for convolutions and Nesterov SGD for everything else, as one optimizer."""
+"""Which optimizers there are: PyTorch's, and Muon for convolutions with Nesterov SGD for everything else."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,8 +21,16 @@ class Muon(SGD):
     torch.optim.Muon takes matrices alone; timm's has AdamW for everything else, and leaves the norm as it is.
     """
 
-    def __init__(self, params: Any, lr: float, weight_decay: float = 0.0, filter_momentum: float = 0.6, steps: int = 3):
-        super().__init__(params, lr=lr, momentum=0.85, nesterov=True, weight_decay=weight_decay)
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        weight_decay: float = 0.0,
+        filter_momentum: float = 0.6,
+        steps: int = 3,
+        fused: bool = False,
+    ):
+        super().__init__(params, lr=lr, momentum=0.85, nesterov=True, weight_decay=weight_decay, fused=fused)
         self.filter_momentum, self.steps = filter_momentum, steps
 
     @torch.no_grad()
@@ -48,3 +57,14 @@ class Muon(SGD):
         precision = torch.promote_types(weight.dtype, torch.float32)  # half would do on a GPU, and is slow on most CPUs
         step = zeropower_via_newtonschulz(direction, self.steps, COEFFICIENTS, dtype=precision)
         weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_(step.view_as(weight), alpha=lr)
+
+
+OPTIMIZERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": SGD, "muon": Muon}
+
+
+def check_optimizer(name: str, weight_decay: float) -> None:
+    """Raise ValueError for an optimizer that there is not, or a weight decay out of range."""
+    if name not in OPTIMIZERS:
+        raise ValueError(f"optimizer={name}: no such optimizer; choose from {', '.join(OPTIMIZERS)}")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay={weight_decay}: must be a number from 0 up")
