@@ -6,7 +6,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
-from pytorch_lightning.strategies import ModelParallelStrategy
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from cifar10.errors import UserError
@@ -44,8 +43,6 @@ class Averaging(WeightAveraging):
         if str(trainer.precision) in ("bf16-true", "16-true"):
             mixed = str(trainer.precision).replace("true", "mixed")
             raise UserError(f"trainer.precision={trainer.precision}: too coarse for an average of weights; use {mixed}")
-        if isinstance(trainer.strategy, ModelParallelStrategy):
-            raise UserError("trainer.strategy=fsdp: an average needs whole weights; use trainer=ddp, or average=null")
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self._latest_update_step = 0

@@ -14,28 +14,30 @@ class ProgressiveResizing(pl.Callback):
     """Training images grow from `smallest` to the network's image size (Howard et al. 2018; Tan & Le 2021, section 4).
 
     smallest: side in pixels in the first epoch. until: the part of the epochs after which they have their full size, in
-    (0, 1]. multiple: sides are multiples of it. An epoch's size depends on nothing but its number. Validation has the
-    full size throughout.
+    (0, 1]. step: pixels by which they grow. An epoch's size depends on nothing but its number. Validation has the full
+    size throughout.
     """
 
-    def __init__(self, smallest: int, until: float = 0.5, multiple: int = 4):
+    def __init__(self, smallest: int, until: float = 0.5, step: int = 4):
         if smallest < 1:
             raise ValueError(f"smallest={smallest}: must be at least one pixel")
         if not 0 < until <= 1:
             raise ValueError(f"until={until}: must be a fraction of the epochs, in (0, 1]")
-        if multiple < 1:
-            raise ValueError(f"multiple={multiple}: must be at least one pixel")
-        self.smallest, self.until, self.multiple = smallest, until, multiple
+        if step < 1:
+            raise ValueError(f"step={step}: must be at least one pixel")
+        self.smallest, self.until, self.step = smallest, until, step
 
     def size(self, epoch: int, epochs: int, full: int) -> int:
         """The side in pixels in an epoch, counted from 0, of so many."""
         grown = min(1.0, epoch / (self.until * epochs))
-        size = self.smallest + grown * (full - self.smallest)
-        return full if grown == 1 else min(full, round(size / self.multiple) * self.multiple)
+        steps = round(grown * (full - self.smallest) / self.step)
+        return full if grown == 1 else min(full, self.smallest + steps * self.step)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit":
             return
+        if trainer.max_epochs in (None, -1):
+            raise UserError("trainer.max_epochs: must be given, so that it is known when images have their full size")
         setting, full = "callbacks.progressive_resizing", pl_module.preprocessing.image_size
         if self.smallest > full or not takes(pl_module, self.smallest):
             only = "" if self.smallest > full else " only"
@@ -52,9 +54,6 @@ class ProgressiveResizing(pl.Callback):
         settings = pl_module.preprocessing.settings
         size = self.size(trainer.current_epoch, trainer.max_epochs, settings["image_size"])
         trainer.datamodule.training_preprocessing = Preprocessing(**settings | {"image_size": size})
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        trainer.datamodule.training_preprocessing = None
 
 
 def takes(pl_module: Any, size: int) -> bool:

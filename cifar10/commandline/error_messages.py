@@ -16,7 +16,7 @@ from typing import NoReturn
 import hydra
 from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -66,17 +66,12 @@ def explain(error: Exception, config_name: str) -> str:
     """One line for what Hydra, the file system or torch says in several."""
     if isinstance(error.__cause__, OSError):  # a log file that cannot be opened
         return explain(error.__cause__, config_name)
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    group, _, choice = str(getattr(error, "missing_cfg_file", None) or "").rpartition("/")
+    if group:  # a MissingConfigException; without options if it is one of several choices
+        known = getattr(error, "options", None) or sorted(file.stem for file in (CONF / group).glob("*.yaml"))
         if group == "hydra/launcher" and choice in EXTRAS:
             return f"{group}={choice}: needs another package; pip install -e '.[{EXTRAS[choice]}]'"
-        return (
-            f"{group}={choice}: no such choice; {group} has: {', '.join(error.options)} (--config-dir FOLDER adds more)"
-        )
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:  # one of several choices
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        known = ", ".join(sorted(file.stem for file in (CONF / group).glob("*.yaml")))
-        return f"{group}: {choice}: no such choice{f'; {group} has: {known}' if known else ''}"
+        return f"{group}={choice}: no such choice; {group} has: {', '.join(known)} (--config-dir FOLDER adds more)"
     if isinstance(error, OverrideParseException):
         way = "write KEY=VALUE, and text with special characters as 'KEY=\"TEXT\"'"
         return f"{without_hints(error.override)}: not a setting that Hydra can read; {way}"

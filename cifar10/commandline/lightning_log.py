@@ -6,7 +6,7 @@ import warnings
 ADVICE = (  # on things that are deliberate
     *("modules in eval mode", "smaller than the logging interval", "exists and is not empty", "LeafSpec"),
     "but have no logger configured",  # metrics are logged for anything that reads them
-    "doesn't support sharding model layers",  # averages refuse it themselves
+    "doesn't support sharding model layers",  # which `build_sharding` refuses
     "returned a view tensor",  # nothing changes it in place
     "sync_dist=True",  # what is logged is already summed over the processes
 )

@@ -98,7 +98,8 @@ class Batches:
         places, draws, features = torch.arange(len(self.indices)), None, self.features()
         self.epoch = 0 if self.augmentation is None else self.current_epoch()
         if self.augmentation is not None:
-            rng = np.random.default_rng([self.seed, self.epoch if self.anew else 0])
+            drawn = self.epoch if self.anew else 0
+            rng = np.random.default_rng([self.seed, drawn])
             places = torch.from_numpy(
                 balanced_order(self.labels[self.indices].cpu().numpy(), rng)
                 if self.balanced
@@ -108,7 +109,7 @@ class Batches:
                 draws = self.augmentation.draw(len(places), rng)
                 if self.augmentation.flip == "alternating":
                     first = np.random.default_rng([self.seed, FIRST_FLIPS]).random(len(places), dtype=np.float32)
-                    draws[:, FLIP] = (torch.from_numpy(first)[places] + self.epoch / 2) % 1
+                    draws[:, FLIP] = (torch.from_numpy(first)[places] + drawn / 2) % 1
                 draws = draws.to(self.images.device)
         order = self.indices[places].to(self.images.device)
         if features is not None:

@@ -168,7 +168,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         pictures of all splits are decoded into one store, of which "fit" and "validate" read no test picture.
         """
         if stage == "fit" or self.trainer is not self.served_to:
-            self.features = {}  # another model's
+            self.features, self.training_preprocessing = {}, None  # another model's
         own = getattr(self.trainer and self.trainer.lightning_module, "preprocessing", None)
         self.use_preprocessing(own if isinstance(own, Preprocessing) else self.preprocessing)
         try:

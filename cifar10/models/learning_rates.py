@@ -24,11 +24,8 @@ def linear(done: float, total: float) -> float:
     return 1 - done / total
 
 
-SCHEDULES = {
-    "constant": constant,
-    "cosine": cosine,
-    "linear": linear,
-}  # the factor of the peak when `done` of `total` is done
+# the factor of the peak when `done` of `total` is done
+SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear}
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,10 @@ class Muon(SGD):
         return loss
 
     def _step_filters(self, weight: Tensor, gradient: Tensor, lr: float) -> None:
-        momentum = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+        state = self.state[weight]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        momentum = state["momentum_buffer"]
         momentum.mul_(self.filter_momentum).add_(gradient)
         direction = gradient.add(momentum, alpha=self.filter_momentum).flatten(1)
         precision = torch.promote_types(weight.dtype, torch.float32)  # half would do on a GPU, and is slow on most CPUs

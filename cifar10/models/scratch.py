@@ -22,7 +22,7 @@ class ScratchClassifier(ImageClassifier):
     image_size: side of the input in pixels; None: 32.
     head_lr, bias_lr: learning rates of the matrices and of the vectors, such as those of batch normalisation; None: lr,
     which the convolutions have.
-    A network with a method `start_from` is given the first 5,000 training images, preprocessed, before it trains.
+    A network with a method `start_from` is given 5,000 training images, preprocessed, in batches, before it trains.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class ScratchClassifier(ImageClassifier):
         start_from: Any = getattr(self.network, "start_from", None)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and start_from and not self.has_seen_images and hasattr(datamodule, "indices"):
-            images = datamodule.loaded["train"][0][datamodule.indices["train"][:STARTING_IMAGES]]
-            start_from(self.preprocessing(images.to(self.device)))
+            images, some = datamodule.loaded["train"][0], datamodule.indices["train"][:STARTING_IMAGES]
+            start_from(self.preprocessing(images[part].to(self.device)) for part in some.split(100))
             self.has_seen_images = True
 
     def parameter_groups(self) -> dict[str, Iterable[tuple[str, nn.Parameter]]]:

@@ -100,8 +100,9 @@ def read_sweep(folder: Path) -> Sweep:
         best = " best=3" if len(finished) > 3 else ""
         sweep.commands["test and compare"] = f"python evaluate.py {shlex.quote(f'runs=[{quoted(sweep.name)}]')}{best}"
     if finished and is_search(folder):
-        kept = {key: value for key, value in finished[0].jobs[0].overrides.items() if key not in ("sweep", SEED)}
-        own = " ".join(shlex.quote(f"{key}={value}") for key, value in kept.items())
+        left_out = ("sweep", SEED, "callbacks.pruning")  # what belongs to the search
+        kept = [(key, value) for key, value in finished[0].jobs[0].overrides.items() if not key.startswith(left_out)]
+        own = " ".join(shlex.quote(f"{key}={value}") for key, value in kept)
         sweep.commands["best, other seeds"] = f"python train.py -m {own} seed=1,2,3"
     if sweep.left or sweep.of_status("failed"):
         sweep.commands["the rest"] = RunFolder(folder).resume_command

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
 
+from cifar10.callbacks.averaging import Averaging
 from cifar10.callbacks.checkpoint import AtomicCheckpointIO
 from cifar10.callbacks.progress_bar import ProgressBar
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
@@ -88,7 +89,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     strategy = resolve_strategy(settings.pop("strategy", "auto"), several, callbacks)
     if strategy == "fsdp":
         count = (len(devices) if isinstance(devices, list) else devices) * settings.get("num_nodes", 1)
-        strategy = build_sharding(count, cfg)
+        strategy = build_sharding(count, cfg, callbacks)
     node = OmegaConf.create({key: value for key, value in settings.items() if key not in OURS})
     given = {
         "callbacks": callbacks,
@@ -141,12 +142,14 @@ def resolve_strategy(strategy: str, several: bool, callbacks: list[pl.Callback])
     return "ddp_find_unused_parameters_true" if strategy == "auto" and two_phases and several else strategy
 
 
-def build_sharding(processes: int, cfg: DictConfig) -> Sharding:
+def build_sharding(processes: int, cfg: DictConfig, callbacks: list[pl.Callback]) -> Sharding:
     """The strategy of trainer.strategy=fsdp; UserError for what does not work with it."""
     if (cfg.callbacks.get("feature_caching") or {}).get("views"):
         raise UserError("callbacks.feature_caching.views: must be 0 with trainer.strategy=fsdp, or use trainer=ddp")
     if cfg.model.get("optimizer") == "muon":
-        raise UserError("model.optimizer=muon: takes whole filters; use trainer=ddp")
+        raise UserError("model.optimizer=muon: steps whole filters, which trainer=fsdp splits; use trainer=ddp")
+    if any(isinstance(callback, Averaging) for callback in callbacks):
+        raise UserError("trainer.strategy=fsdp: an average needs whole weights; use trainer=ddp, or average=null")
     return Sharding(processes)
 
 

@@ -5,6 +5,7 @@ import pytorch_lightning as pl
 
 from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.callbacks.progressive_resizing import ProgressiveResizing
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError
 from cifar10.models.networks.build import KERAS_CNN
 from cifar10.models.scratch import ScratchClassifier
@@ -57,19 +58,34 @@ def test_a_resumed_run_has_the_sizes_of_its_epochs(datamodule, tmp_path):
     ],
 )
 def test_what_cannot_have_smaller_images_is_refused_in_a_line(datamodule, tmp_path, network, others, message):
-    trainer = pl.Trainer(accelerator="cpu", callbacks=[ProgressiveResizing(20), *others], logger=False,
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, callbacks=[ProgressiveResizing(20), *others], logger=False,
                          enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
     with pytest.raises(UserError, match=message):
         trainer.fit(ScratchClassifier(datamodule.class_names, network), datamodule)
 
 
+def test_a_run_without_end_has_no_size_for_an_epoch_and_is_refused(datamodule, tmp_path):
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=-1, callbacks=[ProgressiveResizing(20)], logger=False,
+                         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
+    with pytest.raises(UserError, match=r"^trainer.max_epochs: must be given"):
+        trainer.fit(ScratchClassifier(datamodule.class_names, FAST), datamodule)
+
+
+def test_another_run_on_the_same_data_has_its_own_sizes(datamodule, tmp_path):
+    datamodule.training_preprocessing = Preprocessing(20)  # as a run that was interrupted leaves it
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, callbacks=[sides := Sides()], logger=False,
+                         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
+    trainer.fit(ScratchClassifier(datamodule.class_names, FAST), datamodule)
+    assert set(sides.train) == {32}
+
+
 def test_sizes_never_shrink_and_end_at_the_networks_own():
-    for smallest, until, multiple in ((20, 0.5, 4), (17, 1.0, 1), (30, 0.1, 8)):
-        sizes = [ProgressiveResizing(smallest, until, multiple).size(epoch, 40, 32) for epoch in range(40)]
-        assert sizes == sorted(sizes) and sizes[-1] == 32
+    for smallest, until, step in ((20, 0.5, 4), (17, 1.0, 1), (17, 0.9, 8), (1, 0.5, 4), (30, 0.1, 8)):
+        sizes = [ProgressiveResizing(smallest, until, step).size(epoch, 40, 32) for epoch in range(40)]
+        assert sizes == sorted(sizes) and (sizes[0], sizes[-1]) == (smallest, 32)
 
 
-@pytest.mark.parametrize("setting", ["smallest=0", "until=0", "until=1.5", "multiple=0"])
+@pytest.mark.parametrize("setting", ["smallest=0", "until=0", "until=1.5", "step=0"])
 def test_an_impossible_setting_is_refused_by_name(setting):
     name, _, value = setting.partition("=")
     with pytest.raises(ValueError, match=f"^{name}="):

@@ -180,6 +180,7 @@ def interrupted(command, small, monkeypatch):
     [
         pytest.param("seed=0,1,2", "seed=0,1,2: a sweep is resumed as it is", id="more seeds for a resumed sweep"),
         pytest.param("data.root=a,b", "data.root=a,b: a sweep is resumed as it is", id="two roots for a resumed sweep"),
+        pytest.param("hydra.sweeper.n_trials=8", "hydra.sweeper.n_trials=8: this sweep", id="trials of a grid"),
         pytest.param("hydra.sweep.dir=x", "hydra.sweep.dir=x: a sweep", id="another folder for a resumed sweep"),
     ],
 )

@@ -126,6 +126,8 @@ def test_hopeless_trials_are_given_up_with_their_reason(command, small, tmp_path
         assert row["status"] == "pruned" and row["error"].startswith("val/acc 0.") and "hyperband" in row["error"]
         assert len(rows(tmp_path / f"s/{trial.number}")) == max(trial.intermediate_values) < 3
         assert not (tmp_path / f"s/{trial.number}/run.json").exists()
+    again = next(line for line in command.out.splitlines() if "best, other seeds" in line)
+    assert "pruning" not in again and "sweep=" not in again, "it trains to the end"
     before = [(trial.params, trial.state) for trial in found]
     assert command("train.py", "resume=s") == 0, command.err
     assert [(trial.params, trial.state) for trial in trials(tmp_path / "s")] == before, "pruned trials stay pruned"

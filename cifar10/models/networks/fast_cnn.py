@@ -1,6 +1,7 @@
 """Three blocks of convolutions and max-pooling, built to learn CIFAR-10 in few epochs."""
 
 import itertools
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -19,17 +20,19 @@ class FastCNN(nn.Module):
     widths: channels of each block. convolutions: 3x3 convolutions of a block, of which the first is followed by the
     pool; with three or more, all but the first have a connection around them, as in airbench96.
     whitening: the first layer gives the principal components of 2 x 2 patches of training images, each divided by its
-    standard deviation and with both signs, see `whiten`; it is not trained but for its bias (section 3.1). Else it is a
-    plain convolution of the same size.
-    identity_init: convolutions first hand on as many of their inputs as they can (Dirac; section 3.2, Zagoruyko 2017).
-    learn_scale: train the factors of batch normalisation, not its summands alone (left at 1 in section 3).
-    activation: gelu (Hendrycks & Gimpel 2016), silu or relu. logit_scale: factor of the logits (section 3; Page 2019).
-    Input (B, 3, S, S) of any S from 17 pixels up, output logits (B, num_classes).
+    size and with both signs, see `start_from`; it is not trained but for its bias (section 3.2). Else it is a plain
+    convolution of the same shape.
+    identity_init: convolutions first hand on as many of their inputs as they can (section 3.3, Zagoruyko & Komodakis
+    2017). learn_scale: train the factors of batch normalisation, not its summands alone, as section 3.1 does.
+    activation: gelu (Hendrycks & Gimpel 2016), silu, relu. logit_scale: factor of the logits (section 3.1, Page 2019).
+    Input (B, 3, S, S) of any S that leaves a pixel after the pools: 9 and more for three blocks. Output logits
+    (B, num_classes). Raises ValueError for a setting out of range.
     """
 
     def __init__(
         self,
         num_classes: int = 10,
+        image_size: int = 32,
         widths: tuple[int, ...] = (64, 256, 256),
         convolutions: int = 2,
         whitening: bool = True,
@@ -47,6 +50,8 @@ class FastCNN(nn.Module):
             raise ValueError(f"activation={activation}: must be one of {', '.join(ACTIVATIONS)}")
         if not 0 < logit_scale < float("inf"):
             raise ValueError(f"logit_scale={logit_scale}: must be a positive number")
+        if image_size < (smallest := PATCH - 1 + 2 ** len(widths)):
+            raise ValueError(f"image_size={image_size}: {len(widths)} blocks need at least {smallest} pixels")
         components = 3 * PATCH**2
         self.whitening, self.logit_scale = whitening, logit_scale
         self.whiten = nn.Conv2d(3, 2 * components, PATCH)
@@ -66,15 +71,19 @@ class FastCNN(nn.Module):
         return self.head(found.amax((2, 3))) * self.logit_scale
 
     @torch.no_grad()
-    def start_from(self, images: Tensor) -> None:
-        """Set the first layer by training images (N, 3, H, W), preprocessed as the network's input.
+    def start_from(self, batches: Iterable[Tensor]) -> None:
+        """Set the first layer by batches (B, 3, H, W) of training images, preprocessed as the network's input.
 
-        With eigenvectors V (as rows) and eigenvalues l of the patches' covariance the components are V / sqrt(l + eps).
+        With eigenvectors V (as rows) and eigenvalues l of the mean of p p^T over all patches p, the components are
+        V / sqrt(l + eps). Unlike airbench's images, ours keep their mean: it is a part of the first component.
         """
         if not self.whitening:
             return
-        patches = F.unfold(images.float(), PATCH).transpose(1, 2).flatten(0, 1)  # (N * positions, 3 * PATCH^2)
-        values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
+        moments, count = torch.zeros((), dtype=torch.float64), 0
+        for images in batches:
+            patches = F.unfold(images.double(), PATCH).transpose(1, 2).flatten(0, 1)  # (B * positions, 3 * PATCH^2)
+            moments, count = patches.T @ patches + moments.to(patches.device), count + len(patches)
+        values, vectors = torch.linalg.eigh(moments / count)
         components = (vectors.T / (values[:, None] + 5e-4).sqrt()).view(-1, 3, PATCH, PATCH)
         self.whiten.weight.copy_(torch.cat([components, -components]))
         nn.init.zeros_(cast(Tensor, self.whiten.bias))
