@@ -292,7 +292,10 @@ MISTAKES = {
     "Muon in shards": (["trainer=fsdp", "model=fast_cnn"], "model.optimizer=muon: steps whole filters"),
     "Muon for pretrained filters": ([*B0, "model.optimizer=muon"], "model.optimizer=muon: resets the length"),
     "a network too deep for the image": (["model=fast_cnn", "data.image_size=8"], "data.image_size=8: 3 blocks need"),
-    "flips that there are not": (["data.flip=sometimes"], "data.flip=sometimes: must be true or false or one of alternating"),
+    "flips that there are not": (
+        ["data.flip=sometimes"],
+        "data.flip=sometimes: must be true or false or one of alternating",
+    ),
     "a list for text": (["trainer.accelerator=[null]"], "trainer.accelerator=[None]: must be text"),
     "accelerator that is not installed": (["trainer.accelerator=tpu"], "trainer: "),
     "a list of devices of a CPU": (

@@ -55,6 +55,10 @@ class ProgressiveResizing(pl.Callback):
         size = self.size(trainer.current_epoch, trainer.max_epochs, settings["image_size"])
         trainer.datamodule.training_preprocessing = Preprocessing(**settings | {"image_size": size})
 
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: object, batch: object, batch_idx: int) -> None:
+        if trainer.is_last_batch or trainer.should_stop:
+            pl_module.log_now({"image_size": float(trainer.datamodule.training_preprocessing.image_size)})
+
 
 def takes(pl_module: Any, size: int) -> bool:
     """Whether the network makes logits of images with this side in pixels."""

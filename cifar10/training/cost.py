@@ -1,5 +1,6 @@
 """What training cost: parameters and floating-point operations by phase, from the model and its epochs."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,9 +22,10 @@ def training_cost(
 ) -> dict:
     """Size, parameters, and operations of one forward pass, of an epoch's images in each phase, and of the whole run.
 
-    rows: of metrics.csv, with "epoch", "seconds" and, in two phases, "phase". A multiply-add is two operations; only
-    matrix products and convolutions count (torch's counter). A frozen part that was cached counts once for each view;
-    validation's forward passes count in every epoch. Counts on a copy: the model may be compiled.
+    rows: of metrics.csv, with "epoch", "seconds", in two phases "phase" and, where images grow, their "image_size". A
+    multiply-add is two operations; only matrix products and convolutions count (torch's counter). A frozen part that
+    was cached counts once for each view; validation's forward passes count in every epoch; of epochs that differ, an
+    epoch is their mean. Counts on a copy: the model may be compiled.
     """
     model = type(model)(**model.hparams)
     two_phase = next((one for one in callbacks if isinstance(one, TwoPhaseFineTuning)), None)
@@ -33,8 +35,10 @@ def training_cost(
     for number in numbers:
         frozen = freeze(model, two_phase, number) if two_phase else 0
         cached = frozen if views else 0
-        step = count_flops(model, learning=True) - cached
         epochs = [row for row in rows if int(row.get("phase", 1)) == number]
+        sides = Counter(int(row.get("image_size", model.preprocessing.image_size)) for row in epochs)
+        counted = sum(count * count_flops(model, side, learning=True) for side, count in sides.items())
+        step = counted // len(epochs) - cached
         phases.append(
             {
                 "phase": number,

@@ -38,6 +38,15 @@ def test_the_cnn_is_counted_as_by_hand():
     assert [phase["epochs"] for phase in cost["phases"]] == [1]
 
 
+def test_epochs_of_smaller_images_cost_less():
+    model = ScratchClassifier(CLASSES, {"_target_": "cifar10.models.networks.fast_cnn.FastCNN", "widths": [4, 4, 4]})
+    rows = [{"epoch": epoch, "seconds": 1.0, "image_size": side} for epoch, side in enumerate((16.0, 32.0, 32.0, 32.0))]
+    cost, full = (training_cost(model, [], found, 10, 0) for found in (rows, [{"epoch": 0, "seconds": 1.0}]))
+    small = count_flops(model, 16, learning=True)
+    assert small < full["train_flops"] / 10 / 3
+    assert cost["train_flops"] == pytest.approx(3 * full["train_flops"] + 10 * small, rel=1e-3)
+
+
 def test_each_phase_has_its_epochs_seconds_and_learning_parameters():
     model = backbone()
     cost = training_cost(model, [TwoPhaseFineTuning(head_epochs=2)], ROWS, train_images=100, val_images=10)
