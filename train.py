@@ -26,7 +26,7 @@ def train(cfg: DictConfig) -> float:
     trainer = build.build_trainer(cfg)
     if cfg.trainer.get("fast_dev_run"):
         trainer.fit(model, datamodule)
-        return float(trainer.callback_metrics["val/acc"])
+        return float(trainer.callback_metrics.get("val/acc", float("nan")))
     checkpoint = run.restore_point(cfg, trainer)
     run.announce(cfg, model, datamodule, trainer)
     build.check_interval(trainer, datamodule)
@@ -34,7 +34,7 @@ def train(cfg: DictConfig) -> float:
     seconds = run.training_seconds(trainer)
     metrics = run.validate_best(model, datamodule, trainer)
     run.conclude(cfg, model, datamodule, trainer, metrics, seconds)
-    return metrics["val/acc"]
+    return metrics.get("val/acc", float("nan"))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ SUMMARY = {
     **{"epochs": int, "seconds": (float, None), "hardware": str, "precision": str, "commit": str, "versions": {}},
     **{"cost": COST, "watchers": [str], "class_counts": {"train": [int], "val": [int]}},
 }
-
 KEYWORDS = ("null", "true", "false", "nan", "inf")  # to Hydra, unless they are quoted
 
 
@@ -109,6 +108,7 @@ class RunFolder:
         self.duplicates = self.path / "duplicates.csv"  # pictures that are in several splits
         self.checkpoints = self.path / "checkpoints"
         self.best, self.last = self.checkpoint("best"), self.checkpoint("last")
+        self.logits = self.path / "logits"  # of training images, for runs that learn from this one
         self.tensorboard = self.path / "tensorboard"
         self.lock = self.path / ".lock"  # held by the process that trains
 
@@ -164,7 +164,7 @@ class RunFolder:
         except YAML_ERRORS as error:
             reason = one_line(error)[:200] or type(error).__name__
             raise UserError(
-                f"run={self.path}: {self.config} is not a configuration of this project ({reason})"
+                f"run={self.path}: {self.config}: not a configuration of this project ({reason})"
             ) from error
         return cfg
 

@@ -135,7 +135,10 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_current = self.validated_step == trainer.global_step or self.monitor.startswith("train/")
-        if is_current and self._improved(trainer):
+        unvalidated = self.monitor.startswith("val/") and not sum(trainer.num_val_batches)
+        if unvalidated:  # nothing says which epoch is best: it is the last one
+            self.best_model_path = str(self.best)
+        if unvalidated or (is_current and self._improved(trainer)):
             self._save(trainer, self.best)
             self._copy(trainer)
         else:

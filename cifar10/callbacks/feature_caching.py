@@ -99,8 +99,7 @@ class FeatureCaching(pl.Callback):
         if self.splits is not None or first == 0:
             return
         data = trainer.datamodule
-        places = torch.arange(min(8, len(data.indices["val"])))
-        inputs = data.fixed_view("val", places, 0, pl_module.device)
+        inputs = data.fixed_view("train", torch.arange(min(8, len(data.indices["train"]))), 0, pl_module.device)
         self.splits = is_split(functools.partial(run_frozen, trainer), trunk, tail, whole, inputs)
         if self.splits:
             self.boundary = compute_features(trainer, freeze(trainer, pl_module, trunk), self.views)
@@ -132,7 +131,7 @@ def compute_features(
     train, val = len(data.indices["train"]), len(data.indices["val"])
     caches, total = {}, views * train + val
     with Progress(total, "computing features") as progress:
-        for stage, count in (("train", views), ("val", 1)):
+        for stage, count in (("train", views), ("val", 1))[: 2 if val else 1]:
 
             def inputs(places: Tensor, view: int, stage: str = stage) -> Tensor:
                 if of is not None:

@@ -8,6 +8,7 @@ ADVICE = (  # on things that are deliberate
     "but have no logger configured",  # metrics are logged for anything that reads them
     "doesn't support sharding model layers",  # which `build_sharding` refuses
     "returned a view tensor",  # nothing changes it in place
+    "Total length of `list` across ranks is zero",  # data.val_size=0
     "sync_dist=True",  # what is logged is already summed over the processes
 )
 REMARKS = (  # in every run, on what the log says anyway or nobody asked for

@@ -35,6 +35,7 @@ class Batches:
         self.bounds = np.linspace(0, len(indices), steps + 1).round().astype(int).tolist()
         self.augmentation: Augmentation | None = None
         self.features: Callable[[], FeatureCache | None] = lambda: None  # to serve in place of the images
+        self.teacher: Callable[[], Tensor | None] = lambda: None  # to serve in place of the labels
         self.delivered = self.skip = self.epoch = self.skip_in = 0
 
     def shuffle(
@@ -124,6 +125,9 @@ class Batches:
         for shard, images in zip(shards, inputs, strict=True):
             self.delivered += 1
             labels = self.labels[order[shard]]
+            if draws is not None and (teacher := self.teacher()) is not None:
+                mirrored = (draws[shard][:, FLIP] < 0.5) & bool(self.augmentation and self.augmentation.flip)
+                labels = teacher[places[shard], mirrored.long().cpu()].to(labels.device)
             yield (images, labels) if draws is None else (images, labels, draws[shard])
 
 

@@ -109,6 +109,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         self.is_prepared = False
         self.features: dict[str, FeatureCache] = {}  # of "train" and "val"; served in place of the images if present
         self.served_to: pl.Trainer | None = None
+        self.teacher: Tensor | None = None  # probabilities in place of training labels, see `Distillation`
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -185,8 +186,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> "Batches":
         return self._batches("train", self.batch_size, shuffle=True)
 
-    def val_dataloader(self) -> "Batches":
-        return self._batches("val", self.eval_batch_size)
+    def val_dataloader(self) -> "Batches | list":
+        return self._batches("val", self.eval_batch_size) if len(self.indices["val"]) else []
 
     def test_dataloader(self) -> "Batches":
         return self._batches("test", self.eval_batch_size)
@@ -214,6 +215,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
         if shuffle:
             anew = not getattr(self.trainer, "overfit_batches", 0)
             epoch = lambda: self.trainer.current_epoch if self.trainer else 0  # noqa: E731
+            batches.teacher = lambda: self.teacher
             batches.shuffle(self.seed, self.augmentation, epoch, anew, self.sampler == "balanced")
         return batches
 

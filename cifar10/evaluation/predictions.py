@@ -39,7 +39,11 @@ NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256"}
 def predicted(run: FinishedRun, settings: Settings) -> Run:
     """The run with its predictions, stored or new; on its own data, its folder then holds the temperature, too."""
     found = stored_or_new(run, settings)
-    if settings.data is None and read_calibration(run.folder, found.facts["checkpoint_sha256"]) is None:
+    if (
+        settings.data is None
+        and len(found.val_labels)
+        and read_calibration(run.folder, found.facts["checkpoint_sha256"]) is None
+    ):
         weights = found.facts["checkpoint_sha256"]
         write_calibration(run.folder, Calibration(found.temperature, len(found.val_labels), weights))
     return found
@@ -135,7 +139,7 @@ def predict_run(run: FinishedRun, settings: Settings) -> dict:
     predictor, batch = predictor.to(settings.device), datamodule.eval_batch_size
     with Progress(len(test) + len(val), "predicting") as progress:
         logits = predict(predictor, test, batch, progress)
-        val_logits = predict(predictor, val, batch, progress)
+        val_logits = predict(predictor, val, batch, progress) if len(val) else logits[:0]
     facts = {
         "data": tested.source.name,
         "synthetic": tested.source.synthetic,
@@ -210,11 +214,13 @@ def well_formed(arrays: dict, facts: Any) -> bool:
     if names.ndim != 1 or names.dtype.kind != "U" or not fits(facts, FACTS) or not facts.keys() >= NEEDED:
         return False
     files = arrays["files"]
+    if not len(arrays["labels"]):
+        return False
     if files.ndim != 1 or files.dtype.kind != "U" or len(files) not in (0, len(arrays["labels"])):
         return False
     for part in ("", "val_"):
         logits, labels = arrays[f"{part}logits"], arrays[f"{part}labels"]
-        if logits.dtype.kind != "f" or labels.dtype.kind not in "iu" or labels.ndim != 1 or not len(labels):
+        if logits.dtype.kind != "f" or labels.dtype.kind not in "iu" or labels.ndim != 1:
             return False
         if logits.shape != (len(labels), len(names)) or not ((labels >= 0) & (labels < len(names))).all():
             return False

@@ -1,13 +1,15 @@
 """timm's networks without their classifiers, by name."""
 
+import copy
 import difflib
+import functools
 import logging
 from typing import Any
 
 import timm
 import torch
 from timm.models import parse_model_name
-from torch import nn
+from torch import Tensor, nn
 
 from cifar10.errors import cause_of
 
@@ -83,6 +85,36 @@ def count_features(network: Any, name: str, image_size: int) -> int:
         ) from error
     network.train(training)
     return features.shape[1]
+
+
+def with_stages(network: Any, stages: int, name: str) -> nn.Module:
+    """A copy of a timm network, of the same modules, that returns `stage_features`; the network itself if stages is 0.
+
+    Raises ValueError for more stages than there are.
+    """
+    if not stages:
+        return network
+    most = len(getattr(network, "feature_info", ())) if hasattr(network, "forward_intermediates") else 0
+    if not 0 < stages <= most:
+        raise ValueError(f"pooled_stages={stages}: must be 0 to {most}, the stages of {name}")
+    copied = copy.copy(network)
+    copied._compiled_call_impl = None
+    copied.forward = functools.partial(stage_features, network, stages=stages)
+    return copied
+
+
+def stage_features(network: Any, images: Tensor, stages: int) -> Tensor:
+    """The network's features, then mean and maximum of each channel of its last stages' maps: (B, D).
+
+    Convolutional networks have one map more, from which they take their features, by its mean: its maximum is added.
+    """
+    last, maps = network.forward_intermediates(images, indices=stages)
+    found = [network.forward_head(last, pre_logits=True)]
+    if last.ndim == 4:
+        found.append(last.amax((2, 3)))
+    for stage in maps:
+        found += [stage.mean((2, 3)), stage.amax((2, 3))]
+    return torch.cat(found, 1)
 
 
 def new_head(features: int, classes: int, dropout: float) -> nn.Module:

@@ -68,6 +68,7 @@ class ImageClassifier(pl.LightningModule):
         self.steps_before: float | None = None  # of the run that a checkpoint came from
         self.compile_mode: str | None = None
         self.compile_frozen = False  # whether callbacks compile the frozen part that they run
+        self.temperature = 1.0  # of the training loss, see `Distillation`
         self.loss_weight = 1.0  # of this process's shard of a batch, see `Batches.weight`
         self.sync_batchnorm = True  # over the GPUs, if there are several
         for stage in ("train", "val", "test"):
@@ -113,11 +114,12 @@ class ImageClassifier(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch
         logits = self(images)
-        weights, smoothing = self.loss_weights, self.label_smoothing
+        weights, smoothing, scaled = self.loss_weights, self.label_smoothing, logits / self.temperature
         if weights is None:
-            loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+            loss = F.cross_entropy(scaled, targets, label_smoothing=smoothing)
         else:  # PyTorch's own mean divides by the sum of a batch's weights, which differs between processes
-            loss = F.cross_entropy(logits, targets, weights, reduction="none", label_smoothing=smoothing).mean()
+            loss = F.cross_entropy(scaled, targets, weights, reduction="none", label_smoothing=smoothing).mean()
+        loss = loss * self.temperature**2
         labels = targets if targets.ndim == 1 else targets.argmax(1)  # mixed images count as the larger part
         self.train_metrics.update(loss, logits, labels)
         return loss if self.loss_weight == 1 else loss * self.loss_weight

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cifar10.data.feature_cache import Features
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.models.backbones import count_features, create_backbone, new_head
+from cifar10.models.backbones import count_features, create_backbone, new_head, stage_features, with_stages
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.depthwise import speed_up_depthwise
 from cifar10.models.weights import load_weights
@@ -27,6 +27,8 @@ class EfficientNet(ImageClassifier):
     backbone, or a run's checkpoint; a classifier in it is ignored.
     image_size: side of the input in pixels; None takes the weights' own (224 for B0). Mean, standard deviation and
     interpolation are always the weights' own, from timm's data config.
+    pooled_stages: how many of the last stages' maps the head sees as well, by the mean and the maximum of each channel;
+    made for a frozen backbone, as phase 2's frozen part cannot be cached with it.
     drop_path: highest stochastic depth rate (Huang et al. 2016, section 3) of the backbone's blocks, if it has any.
     """
 
@@ -49,6 +51,7 @@ class EfficientNet(ImageClassifier):
         schedule: str = "constant",
         warmup: float = 0.0,
         class_weights: str | list[float] | None = None,
+        pooled_stages: int = 0,
     ):
         for name, rate in (("dropout", dropout), ("drop_path", drop_path)):
             if not 0 <= rate <= 1:
@@ -58,7 +61,7 @@ class EfficientNet(ImageClassifier):
         network = create_backbone(backbone, pretrained and weights is None, image_size, drop_path)
         config = resolve_model_data_config(network)
         image_size = config["input_size"][-1] if image_size is None else image_size
-        width = count_features(network, backbone, image_size)
+        width = count_features(with_stages(network, pooled_stages, backbone), backbone, image_size)
         preprocessing = Preprocessing(image_size, *(config[k] for k in ("mean", "std", "interpolation")))
         rates = (lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
         super().__init__(class_names, preprocessing, *rates, class_weights)
@@ -68,14 +71,16 @@ class EfficientNet(ImageClassifier):
         self.save_hyperparameters(logger=False)
         self.backbone = speed_up_depthwise(network).to(memory_format=torch.channels_last)
         self.head = new_head(width, len(class_names), dropout)
+        self.pooled_stages = pooled_stages
 
     def logits(self, inputs: Tensor | Features) -> Tensor:
         """The network's logits for preprocessed images, or for the frozen part's features of them."""
-        features = (
-            self.tail(inputs.input(cast(torch.dtype, self.dtype)))
-            if isinstance(inputs, Features)
-            else self.backbone(inputs)
-        )
+        if isinstance(inputs, Features):
+            features = self.tail(inputs.input(cast(torch.dtype, self.dtype)))
+        elif self.pooled_stages:
+            features = stage_features(self.backbone, inputs, self.pooled_stages)
+        else:
+            features = self.backbone(inputs)
         return self.head(features)
 
     def main_network(self) -> nn.Module:
@@ -115,6 +120,8 @@ class EfficientNet(ImageClassifier):
         """
         blocks = self.backbone_blocks()
         after = {id(parameter) for learning in blocks[block:] for parameter in learning}
+        if not after and self.pooled_stages:
+            return with_stages(self.backbone, self.pooled_stages, "the backbone"), nn.Identity()
         tail = keep_part(self.backbone, after, first=False) if after else nn.Identity()
         return keep_part(self.backbone, after, first=True), tail
 

@@ -19,9 +19,14 @@ def scratch(parameters: dict) -> nn.Module:
 
 def pretrained(parameters: dict, features: int) -> nn.Module:
     """The backbone and the head of an `EfficientNet`, from its hyperparameters."""
-    from cifar10.models.backbones import create_backbone, new_head  # with timm, for which others need not wait
+    from cifar10.models.backbones import (
+        create_backbone,
+        new_head,
+        with_stages,
+    )  # with timm, for which others need not wait
 
     backbone = create_backbone(parameters["backbone"], False, parameters["image_size"], 0.0)
+    backbone = with_stages(backbone, parameters.get("pooled_stages", 0), parameters["backbone"])
     return nn.Sequential(OrderedDict(backbone=backbone, head=new_head(features, len(parameters["class_names"]), 0.0)))
 
 

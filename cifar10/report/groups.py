@@ -57,8 +57,8 @@ class Run:
 
     @cached_property
     def temperature(self) -> float:
-        """Fitted on the validation images."""
-        return fit_temperature(self.val_logits, self.val_labels)
+        """Fitted on the validation images; 1 if there are none."""
+        return fit_temperature(self.val_logits, self.val_labels) if len(self.val_labels) else 1.0
 
     @property
     def summary(self) -> dict:

@@ -108,7 +108,7 @@ def begin(cfg: DictConfig, hydra: HydraConf, note: dict | None) -> float | None:
     write_note(hydra, "unfinished")
     if run.summary.is_file():
         log.info("this job has already finished: it is left as it is")
-        return float(json.loads(run.summary.read_text())["val/acc"])
+        return float(json.loads(run.summary.read_text()).get("val/acc", "nan"))
     if run.last.is_file():
         cfg.resume = str(run.path)
     return None

@@ -43,7 +43,7 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     if datamodule.source.synthetic:
         log.warning("DRAWN IMAGES, NOT CIFAR-10: none of this run's figures says anything about CIFAR-10")
     log.info(f"{cfg.name}: {parameters:,} parameters, input {model.preprocessing.image_size} px")
-    log.info(f"{datamodule.source.name}: {train:,} images to train on, {val:,} to validate on")
+    log.info(f"{datamodule.source.name}: {train:,} images to train on, {f'{val:,}' if val else 'none'} to validate on")
     compiled = ", compiled" if model.compile_mode else ", frozen part compiled" if model.compile_frozen else ""
     log.info(
         f"{hardware(trainer)}, precision {trainer.precision}{compiled}; torch {torch.__version__}, commit {commit()}"
@@ -121,7 +121,12 @@ def training_seconds(trainer: Any) -> float | None:
 
 
 def validate_best(model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: Any) -> dict[str, float]:
-    """Validation metrics of best.ckpt, whose weights the model then has. Loggers, which have them, get nothing."""
+    """Validation metrics of best.ckpt, whose weights the model then has; none if there are no validation images.
+
+    Loggers, which have them, get nothing.
+    """
+    if not len(datamodule.indices["val"]):
+        return {}
     loggers, trainer.loggers = trainer.loggers, []
     best = trainer.checkpoint_callback.best_model_path
     trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
@@ -155,12 +160,13 @@ def conclude(
     run = RunFolder(cfg.output_dir)
     if trainer.is_global_zero:
         run.write_summary(metrics | {"seconds": seconds} | summarise(cfg, model, datamodule, trainer))
+    validated = [f"{each:<22}{metrics[key]:.4f}" for each, key in
+                 (("validation accuracy", "val/acc"), ("validation loss", "val/loss")) if metrics]  # fmt: skip
+    validated = validated or ["validation            none: all images were trained on"]
     log.info(
-        "done\n"
-        f"  data                  {datamodule.source.name}\n"
-        f"  validation accuracy   {metrics['val/acc']:.4f}\n"
-        f"  validation loss       {metrics['val/loss']:.4f}\n"
-        f"  run                   {run}"
+        f"done\n  data                  {datamodule.source.name}\n  "
+        + "\n  ".join(validated)
+        + f"\n  run                   {run}"
         + ("" if HydraConfig.get().mode == RunMode.MULTIRUN else f"\n  test it               {run.evaluate_command}")
         + "".join(f"\n  curves                {viewer}" for viewer in views)
     )

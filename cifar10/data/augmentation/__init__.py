@@ -115,7 +115,8 @@ class Augmentation:
     def apply(self, images: Tensor, labels: Tensor, draws: Tensor, preprocessing: Preprocessing, num_classes: int):
         """uint8 (B, 3, H, W), labels (B,), what `draw` gave -> the network's input and its targets.
 
-        Targets are the labels, or class probabilities (B, num_classes) under mixup and cutmix.
+        Targets are the labels, or class probabilities (B, num_classes) under mixup and cutmix. A teacher's
+        probabilities (B, num_classes) may stand in for the labels.
         """
         at_once = 16 if images.device.type == "cpu" else len(images)  # what a CPU's cache holds
         parts = zip(images.split(at_once), draws.split(at_once), strict=True)
@@ -124,7 +125,7 @@ class Augmentation:
         if self.mixup_alpha or self.cutmix_alpha:
             use_cutmix = draws[:, 3] < (0.5 if self.mixup_alpha and self.cutmix_alpha else float(self.cutmix_alpha > 0))
             images, kept = mix(images, use_cutmix, draws[:, 8], draws[:, 9], draws[:, 4:6])
-            one_hot = F.one_hot(labels, num_classes).to(images.dtype)
+            one_hot = (F.one_hot(labels, num_classes) if labels.ndim == 1 else labels).to(images.dtype)
             targets = kept[:, None] * one_hot + (1 - kept[:, None]) * one_hot.flip(0)
         if self.cutout:
             images = cutout(images, draws[:, 6:8], self.cutout)

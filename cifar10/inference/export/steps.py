@@ -101,8 +101,10 @@ def validation_images(run: FinishedRun, model: Model, cfg: DictConfig) -> tuple[
         datamodule = build_data(run, Settings(checkpoint=cfg.checkpoint, data_root=cfg.data_root))
         connect(run.folder, model.predictor, datamodule)
         datamodule.setup("validate")
+        if not len(datamodule.indices["val"]):
+            raise UserError("all of its images were trained on")
     except UserError as error:
-        log.warning(f"checking on random pictures, as the run's data cannot be read: {error}")
+        log.warning(f"checking on random pictures, as the run's validation images cannot be had: {error}")
         side = model.square.size
         return torch.randint(0, 256, (cfg.check_images, 3, side, side), dtype=torch.uint8, generator=generator), None
     part = datamodule.data.part("val")

@@ -26,7 +26,8 @@ def reliability(found: Findings) -> Iterator[Block]:
         yield Figure(f"reliability_{index}", f"{run_name(group)}: accuracy among predictions of similar confidence,"
                      " with its 95 % interval, which is long where a bin holds few images. Below the diagonal the model"
                      " is overconfident, above it underconfident. The small panels count the images (log axis). The"
-                     f" second diagram is after dividing the logits by {number(run.temperature, 2)}.",
+                     f" second diagram is after dividing the logits by {number(run.temperature, 2)}"
+                     + ("." if len(run.val_labels) else ", as there were no validation images to fit it on."),
                      partial(figures.reliability_figure, before, after, f"{group.name}: calibration"))  # fmt: skip
         coverage, acc = coverage_curve(run.logits, run.labels)
         curves.append({"name": group.name, "coverage": coverage, "acc": acc})
