@@ -143,8 +143,8 @@ def compute_features(
     seconds, nbytes = time.perf_counter() - started, sum(cache.nbytes for cache in caches.values())
     each = f" in {views} views each" if views > 1 else ""
     log.info(
-        f"cached the features of {train:,} training images{each} and {val:,} validation images: {size(nbytes)}"
-        f" {caches['train'].place}, {seconds:.0f} s, {total / seconds:.0f} img/s"
+        f"cached the features of {train:,} training images{each}{f' and {val:,} validation images' if val else ''}:"
+        f" {size(nbytes)} {caches['train'].place}, {seconds:.0f} s, {total / seconds:.0f} img/s"
     )
     return caches
 
