@@ -151,7 +151,7 @@ def outcome(run: Path) -> dict[str, object]:
     with (run / "metrics.csv").open() as file:
         rows = [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
     found["metrics.csv"] = rows
-    for stage in ("train", "val"):
+    for stage in sorted(folder.name for folder in (run / "tensorboard").iterdir()):  # without validation, only train
         events = EventAccumulator(str(run / "tensorboard" / stage), size_guidance={"scalars": 0, "images": 0})
         with contextlib.redirect_stderr(io.StringIO()):
             events.Reload()

@@ -443,6 +443,13 @@ def test_validation_may_be_every_second_epoch(command, tiny, tmp_path):
     assert torch.load(the_run(tmp_path) / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] in (1, 3)
 
 
+def test_an_epoch_without_its_validation_never_replaces_the_best_when_a_run_goes_on(command, tiny):
+    rare = [*tiny, "+trainer.check_val_every_n_epoch=2", "trainer.max_epochs=2", "hydra.run.dir=run"]
+    assert command("train.py", *rare) == 0, command.err
+    assert command("train.py", "resume=run", "trainer.max_epochs=3") == 0, command.err
+    assert torch.load("run/checkpoints/best.ckpt", weights_only=True)["epoch"] == 1
+
+
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
 def test_a_run_in_another_precision(command, tiny, precision):
     assert command("train.py", *tiny, f"trainer.precision={precision}", "data.mixup_alpha=0.2") == 0, command.err

@@ -32,7 +32,7 @@ class Checkpoint(callbacks.Checkpoint):
     """Keep the best and the last checkpoint, in `dirpath`; on a signal, stop once the step is saved.
 
     best.ckpt: the weights with the best `monitor`, a name in `trainer.callback_metrics`. mode: "min" or "max"; None
-    goes by the metric's name, see `mode_of`.
+    goes by the metric's name, see `mode_of`. Without validation, a metric of it has no effect: the last epoch is best.
     last.ckpt: after every epoch, after every `every_n_steps` optimizer steps if given, and when SIGINT, SIGTERM or
     Slurm's requeue signal stops the run. From it a run continues as if it had never stopped: weights, optimizer, loops,
     callbacks, random states and the decision to stop early. Lightning's own ModelCheckpoint forgets the random states,
@@ -115,7 +115,7 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         done = batch_idx + 1
-        if trainer.is_last_batch or done % (trainer.val_check_batch or math.inf) == 0:
+        if trainer.is_last_batch or (trainer.enable_validation and done % (trainer.val_check_batch or math.inf) == 0):
             return  # validation comes first: the end of the epoch is the next place to resume from
         if done % trainer.accumulate_grad_batches:
             return  # gradients are not in a checkpoint
@@ -135,10 +135,7 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_current = self.validated_step == trainer.global_step or self.monitor.startswith("train/")
-        unvalidated = self.monitor.startswith("val/") and not sum(trainer.num_val_batches)
-        if unvalidated:  # nothing says which epoch is best: it is the last one
-            self.best_model_path = str(self.best)
-        if unvalidated or (is_current and self._improved(trainer)):
+        if (is_current or not self._chooses(trainer)) and self._improved(trainer):
             self._save(trainer, self.best)
             self._copy(trainer)
         else:
@@ -150,13 +147,18 @@ class Checkpoint(callbacks.Checkpoint):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         signals.hold = False
 
+    def _chooses(self, trainer: pl.Trainer) -> bool:
+        """Whether `monitor` can have a value; if not, the newest weights are the best."""
+        return trainer.enable_validation or self.monitor.startswith("train/")
+
     def _improved(self, trainer: pl.Trainer) -> bool:
-        """Whether `monitor` is the best so far; if so, it becomes the best score."""
-        score = float(trainer.callback_metrics.get(self.monitor, math.nan))
-        best = self.best_score
-        if math.isnan(score) or (best is not None and (score >= best if self.mode == "min" else score <= best)):
-            return False
-        self.best_score, self.best_model_path = score, str(self.best)
+        """Whether these weights are the best so far; if so, their `monitor` becomes the best score."""
+        if self._chooses(trainer):
+            score, best = float(trainer.callback_metrics.get(self.monitor, math.nan)), self.best_score
+            if math.isnan(score) or (best is not None and (score >= best if self.mode == "min" else score <= best)):
+                return False
+            self.best_score = score
+        self.best_model_path = str(self.best)
         return True
 
     def _save(self, trainer: pl.Trainer, path: Path) -> None:

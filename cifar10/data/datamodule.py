@@ -19,7 +19,6 @@ from cifar10.data.batches import Batches
 from cifar10.data.feature_cache import FeatureCache, Features
 from cifar10.data.loaded import ArrayData
 from cifar10.data.picture_data import PictureData
-from cifar10.data.pictures.selection import shown_names
 from cifar10.data.preprocessing import WHITE, Preprocessing, check_fit
 from cifar10.data.sources import open_source
 from cifar10.errors import UserError
@@ -37,6 +36,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
     image_size: side in pixels of what the network sees; None leaves it to the model, see `use_preprocessing`.
     val_size, train_size: a number of images, or a fraction of the source's training images (of those that validation
     leaves, for train_size; None takes all of them). Subsets are stratified, and every larger one contains the smaller.
+    A val_size of 0 trains without validation.
     split_seed: draws the split, so that it does not depend on `seed`, which orders and augments the batches.
     sampler: "balanced" gives every class an equal share of each epoch, see `balanced_order`; None takes every image.
     crop_padding, flip, cutout, mixup_alpha, cutmix_alpha, crop_scale, jitter, hue, policy, erasing: see `Augmentation`.
@@ -127,10 +127,7 @@ class CIFAR10DataModule(pl.LightningDataModule):
 
     def use_classes(self, class_names: Sequence[str]) -> None:
         """Number the classes as a trained model does; the source may lack some. UserError if it has others."""
-        if set(self.source.class_names) - set(class_names):
-            own, others = shown_names(self.source.class_names, class_names)
-            raise UserError(f"was trained on the classes {others}; {self.source.name} has {own}")
-        self.data.trained_names = tuple(class_names)
+        self.data.use_classes(class_names)
 
     def prepare_data(self) -> None:
         if not self.is_prepared:
@@ -178,6 +175,8 @@ class CIFAR10DataModule(pl.LightningDataModule):
             raise UserError(f"data.{error}") from error
         if stage in (None, "fit"):
             self.augmentation.check_sides(self.loaded["train"][0].shape[-2:])
+        if self.trainer is not None and not len(self.indices.get("val", "unknown")):
+            self.trainer.limit_val_batches = 0  # so that callbacks can tell, by `trainer.enable_validation`
 
     def class_counts(self, stage: str) -> Tensor:
         """The number of a stage's images in each class: int64 (C,)."""

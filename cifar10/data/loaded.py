@@ -1,14 +1,17 @@
 """What a data module has loaded of its source: arrays here, encoded pictures in `cifar10.data.picture_data`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cifar10.data.pictures import Part
+from cifar10.data.pictures.selection import shown_names
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.data.sources import PictureSource, Source
 from cifar10.data.split import split
+from cifar10.errors import UserError
 
 
 class LoadedData:
@@ -26,6 +29,13 @@ class LoadedData:
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.trained_names or tuple(self.source.class_names)
+
+    def use_classes(self, class_names: Sequence[str]) -> None:
+        """Number the classes as a trained model does; the source may lack some. UserError if it has others."""
+        if set(self.source.class_names) - set(class_names):
+            own, others = shown_names(self.source.class_names, class_names)
+            raise UserError(f"was trained on the classes {others}; {self.source.name} has {own}")
+        self.trained_names = tuple(class_names)
 
     def numbered(self, labels: Tensor) -> Tensor:
         """The source's labels as numbers of `class_names`."""

@@ -71,8 +71,9 @@ class PictureData(LoadedData):
             images = self.store.images, self.numbered(torch.from_numpy(self.pictures.labels))
             self.loaded = {"train": images, "test": images}
             self.indices = {name: torch.from_numpy(self.members(name)) for name in SPLITS}
-        for name in ("train", "val") if training else ("test",) if stage in ("test", "predict") else ():
-            if not len(self.indices[name]) and not (name == "val" and self.sizes[1] == 0):
+        validated = ("val",) if self.sizes[1] else ()
+        for name in ("train", *validated) if training else ("test",) if stage in ("test", "predict") else ():
+            if not len(self.indices[name]):
                 raise UserError(f"{self.source.name}: has no pictures for the split {name}; add some")
 
     def select(self, preprocessing: Preprocessing, training: bool) -> None:

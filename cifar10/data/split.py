@@ -11,11 +11,10 @@ def split(
     """Stratified, disjoint indices for training and validation; None trains on all that validation leaves.
 
     Sizes are numbers of images or, as floats, fractions: of all images for validation, of those it leaves for training.
-    A val_size of 0 trains on all images and validates on none.
-    Raises ValueError for a size out of range.
+    A validation size of 0 leaves all of them. Raises ValueError for a size out of range.
     """
     total = len(labels)
-    val = size_of("val_size", val_size, total, total - 1, "training images") if val_size else 0
+    val = 0 if val_size == 0 else size_of("val_size", val_size, total, total - 1, "training images")
     train = left = total - val
     if train_size is not None:
         train = size_of("train_size", train_size, left, left, "images that validation leaves")

@@ -67,6 +67,11 @@ class FinishedRun:
         """Every setting that a result depends on, by dotted key."""
         return recipe(self.cfg, self.summary.get("watchers", ()))
 
+    @property
+    def validated(self) -> bool:
+        """Whether there were validation images, as far as it is known."""
+        return self.summary.get("val_images") != 0
+
     def load_predictor(self, checkpoint: str) -> Predictor:
         """The checkpoint's network as a function of pictures, on the CPU, with a temperature of 1.
 

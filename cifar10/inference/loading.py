@@ -122,8 +122,9 @@ def load(run: str | Path, checkpoint: str = "best", device: str | torch.device =
     weights = sha256(require_checkpoint(finished.folder, checkpoint).read_bytes())
     calibration = read_calibration(finished.folder, weights)
     if calibration is None:
-        fits = f"; {RunFolder(finished.folder).evaluate_command} fits the temperature"
-        words = "not calibrated" + (fits if finished.summary.get("val_images") != 0 else ", without validation images")
+        words = f"not calibrated; {RunFolder(finished.folder).evaluate_command} fits the temperature"
+        if not finished.validated:
+            words = "not calibrated, as no image was kept from training to fit a temperature on"
         return Model(finished.folder, predictor, settings.device, words)
     predictor.temperature = calibration.temperature
     return Model(finished.folder, predictor, settings.device, str(calibration))

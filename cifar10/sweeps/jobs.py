@@ -7,6 +7,7 @@ sweep deletes them, so a job that finds its note has already begun in this sweep
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -108,7 +109,7 @@ def begin(cfg: DictConfig, hydra: HydraConf, note: dict | None) -> float | None:
     write_note(hydra, "unfinished")
     if run.summary.is_file():
         log.info("this job has already finished: it is left as it is")
-        return float(json.loads(run.summary.read_text()).get("val/acc", "nan"))
+        return float(json.loads(run.summary.read_text()).get("val/acc", math.nan))
     if run.last.is_file():
         cfg.resume = str(run.path)
     return None

@@ -81,6 +81,9 @@ def check(own: Any) -> dict[str, str]:
     for name in names:
         if name not in known:
             raise UserError(f"hydra.sweeper.objective={name}: no such objective; available: {', '.join(known)}")
+        if name.startswith("val/") and own.config.data.get("val_size") == 0:
+            raise UserError(f"hydra.sweeper.objective={name}: needs validation images, of which data.val_size=0 leaves"
+                            " none; set a larger data.val_size")  # fmt: skip
     if own.sampler not in ("tpe", "random"):
         raise UserError(f"hydra.sweeper.sampler={own.sampler}: must be tpe or random")
     if len(names) > 1 and own.config.callbacks.get("pruning"):

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from cifar10.errors import FolderBusy, Pruned, UserError, cause_of, one_line
 from cifar10.files import atomic_write
 from cifar10.processes import is_worker
-from cifar10.report.numbers import rounded
+from cifar10.report.numbers import UNKNOWN, rounded
 from cifar10.report.sweep.jobs import SEED, Job, Sweep
 from cifar10.run_folder import RunFolder, quoted, shown
 from cifar10.sweeps.jobs import NOTES, OVERRIDES, PLAN, keep_overrides, write_note
@@ -97,7 +97,7 @@ def read_sweep(folder: Path) -> Sweep:
     sweep = Sweep(shown(folder), jobs, objectives_of(plan), plan.jobs)
     finished = [setting for setting in sweep.settings if any(job.status == "finished" for job in setting.jobs)]
     if finished:
-        best = " best=3" if len(finished) > 3 else ""
+        best = " best=3" if len(sweep.ranked) > 3 else ""
         sweep.commands["test and compare"] = f"python evaluate.py {shlex.quote(f'runs=[{quoted(sweep.name)}]')}{best}"
     if finished and is_search(folder):
         left_out = ("sweep", SEED, "callbacks.pruning")  # what belongs to the search
@@ -161,7 +161,10 @@ def write_csv(sweep: Sweep, path: Path) -> None:
 def describe(sweep: Sweep, folder: Path) -> str:
     """The summary as text: tables of the jobs and over their seeds, what all share, what failed, what to do next."""
     jobs, objective = sweep.best_first, sweep.objective
-    lines = [f"sweep of {len(jobs)} job{'s' * (len(jobs) > 1)}, {objective.wanted} {objective.name} first"]
+    order = f"{objective.wanted} {objective.name} first"
+    if sweep.unvalidated and not sweep.ranked:
+        order = f"without validation images, so none has a {objective.name}"
+    lines = [f"sweep of {len(jobs)} job{'s' * (len(jobs) > 1)}, {order}"]
     if sweep.shared:
         lines.append("all: " + " ".join(f"{key}={value}" for key, value in sweep.shared.items()))
     names = list(dict.fromkeys([*(each.name for each in sweep.objectives), "val/acc", "val/loss"]))
@@ -171,7 +174,7 @@ def describe(sweep: Sweep, folder: Path) -> str:
         reasons.setdefault((job.status, job.reason), []).append(str(job.number))
     lines += [f"job{'s' * (len(numbers) > 1)} {', '.join(numbers)} {status}: {reason}"
               for (status, reason), numbers in reasons.items()]  # fmt: skip
-    if len(sweep.settings) < len(jobs):
+    if len(sweep.settings) < len(jobs) and not (sweep.unvalidated and not sweep.ranked):
         lines += [f"{objective.name} over seeds", format_table([*sweep.keys, "mean", "sd", "n"], seed_rows(sweep))]
     own = {(folder / job.folder).resolve() for job in jobs}
     others = sum(file.parent.parent.resolve() not in own for file in folder.glob("**/.hydra/overrides.yaml"))
@@ -192,7 +195,9 @@ def job_rows(sweep: Sweep, names: Sequence[str]) -> list[list[str]]:
         figures = [job.status]
         if job.figures:
             found = [job.figures.get(name) for name in names]
-            figures = ["" if one is None else f"{one:.4f}" if abs(one) < 1000 else f"{one:.4g}" for one in found] + [
+            figures = [
+                UNKNOWN if one is None else f"{one:.4f}" if abs(one) < 1000 else f"{one:.4g}" for one in found
+            ] + [
                 time,
                 str(job.figures.get("epochs", "")),
             ]

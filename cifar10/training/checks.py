@@ -53,7 +53,9 @@ def check_settings(cfg: DictConfig) -> None:
         watches = monitor and monitor.startswith("val/") and callback.get("patience") is not None
         if watches and cfg.data.get("val_size") == 0:
             key = f"callbacks.{name}" + (".patience" if name == "two_phase" else "")
-            raise UserError(f"{key}: data.val_size=0 leaves no images to compute {monitor} on; set {key}=null")
+            raise UserError(
+                f"{key}: waits for {monitor}, and data.val_size=0 leaves no images to validate on; set {key}=null"
+            )
     if not matches(tags := cfg.get("tags", OmegaConf.create([])), list[str]):
         raise UserError(f"tags={one_line(tags)}: must be a list of text, such as tags=[baseline]")
     check_packages(cfg)

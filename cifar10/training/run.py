@@ -121,12 +121,10 @@ def training_seconds(trainer: Any) -> float | None:
 
 
 def validate_best(model: ImageClassifier, datamodule: CIFAR10DataModule, trainer: Any) -> dict[str, float]:
-    """Validation metrics of best.ckpt, whose weights the model then has; none if there are no validation images.
+    """Validation metrics of best.ckpt, whose weights the model then has; none without validation images.
 
     Loggers, which have them, get nothing.
     """
-    if not len(datamodule.indices["val"]):
-        return {}
     loggers, trainer.loggers = trainer.loggers, []
     best = trainer.checkpoint_callback.best_model_path
     trainer.validate(model, datamodule, ckpt_path=best, weights_only=True, verbose=False)
@@ -150,9 +148,9 @@ def conclude(
     best = {f"best/{name}": metrics[name] for name in accuracy_first}
     views = viewers(trainer)
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):  # its HPARAMS tab; a resumed run takes this step back
+        if isinstance(logger, TensorBoardLogger) and best:  # its HPARAMS tab; a resumed run takes this step back
             logger.log_hyperparams(columns(cfg), best, trainer.global_step + 1)
-        else:
+        elif best:
             logger.log_metrics(best, trainer.global_step + 1)
         logger.finalize("success")
         if isinstance(logger, WandbLogger):
@@ -160,13 +158,15 @@ def conclude(
     run = RunFolder(cfg.output_dir)
     if trainer.is_global_zero:
         run.write_summary(metrics | {"seconds": seconds} | summarise(cfg, model, datamodule, trainer))
-    validated = [f"{each:<22}{metrics[key]:.4f}" for each, key in
-                 (("validation accuracy", "val/acc"), ("validation loss", "val/loss")) if metrics]  # fmt: skip
-    validated = validated or ["validation            none: all images were trained on"]
+    validation = "  validation            none, as data.val_size=0 left no images for it; best.ckpt is the last epoch\n"
+    if metrics:
+        validation = f"  validation accuracy   {metrics['val/acc']:.4f}\n"
+        validation += f"  validation loss       {metrics['val/loss']:.4f}\n"
     log.info(
-        f"done\n  data                  {datamodule.source.name}\n  "
-        + "\n  ".join(validated)
-        + f"\n  run                   {run}"
+        "done\n"
+        f"  data                  {datamodule.source.name}\n"
+        f"{validation}"
+        f"  run                   {run}"
         + ("" if HydraConfig.get().mode == RunMode.MULTIRUN else f"\n  test it               {run.evaluate_command}")
         + "".join(f"\n  curves                {viewer}" for viewer in views)
     )

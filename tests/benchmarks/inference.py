@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from cifar10.inference.export import quantize
 from cifar10.inference.export.formats import FORMATS, Function, graph_of, metadata
-from cifar10.inference.export.steps import validation_images
+from cifar10.inference.export.steps import images_to_check
 from cifar10.inference.finished_runs import open_run
 from cifar10.inference.loading import load
 from cifar10.machine import commit, processor
@@ -27,7 +27,7 @@ def ways(run: str) -> tuple[dict[str, Function], torch.Tensor, torch.Tensor]:
     """Each way as a function of uint8 arrays, and images, with labels, that none of them was calibrated on."""
     model = load(run, device="cpu")
     cfg = OmegaConf.create({"checkpoint": "best", "data_root": None, "check_images": JUDGED, "quantize": "int8"})
-    images, labels = validation_images(open_run(model.folder), model, cfg)
+    images, labels = images_to_check(open_run(model.folder), model, cfg)
     others, images, labels = (
         images[: quantize.CALIBRATED_ON],
         *(t[quantize.CALIBRATED_ON :] for t in (images, labels)),

@@ -197,6 +197,17 @@ def test_a_model_has_the_average_when_training_has_ended(data, tmp_path):
     assert same(copy(model), torch.load(keeper.last, weights_only=True)["state_dict"])
 
 
+@pytest.mark.parametrize("average", [EMA(decay=0.9), SWA(start=0.0)])
+def test_without_validation_best_is_the_last_average_and_the_model_has_it(shapes_root, tmp_path, average):
+    data = CIFAR10DataModule(str(shapes_root), "shapes", batch_size=50, val_size=0)
+    model = cnn(data)
+    watch, keeper = fit(model, data, tmp_path, average, check_val_every_n_epoch=2)
+    best = torch.load(keeper.best, weights_only=True)
+    assert not watch.seen and best["epoch"] == 2 and keeper.best_model_path == str(keeper.best)
+    assert same(copy(model), best["state_dict"]) and not same(best["state_dict"], best["current_model_state"])
+    assert same(best["current_model_state"], watch.steps[-1])
+
+
 @pytest.mark.parametrize("average", [EMA_OF_THREE, LAST_HALF])
 def test_a_pretrained_backbone_is_the_average_of_the_run_it_comes_from(command, tiny, average):
     assert command("train.py", *tiny, "trainer.max_epochs=2", *B0, *average, "hydra.run.dir=run") == 0, command.err

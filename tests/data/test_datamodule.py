@@ -90,7 +90,7 @@ def test_both_parts_are_stratified_to_within_one_image_a_class(make, val_size):
         assert (abs(counts - len(chosen) / 10) <= 1).all()
 
 
-@pytest.mark.parametrize("val_size", [1, 50, 0.37, 249])
+@pytest.mark.parametrize("val_size", [0, 0.0, 1, 50, 0.37, 249])
 def test_the_parts_are_disjoint_and_cover_every_image(make, val_size):
     datamodule = make(val_size=val_size)
     train, val = members(datamodule, "train"), members(datamodule, "val")
@@ -133,6 +133,12 @@ def test_a_size_that_is_not_there_is_refused_in_one_line(make, key, size):
     with pytest.raises(UserError, match=f"^data.{key}={size}: .*250|^data.{key}={size}: .*200") as caught:
         make(**{key: size})
     assert one_line(caught)
+
+
+def test_without_validation_there_is_no_batch_of_it_and_training_keeps_its_order(make):
+    datamodule = make(val_size=0)
+    assert datamodule.val_dataloader() == [] and datamodule.class_counts("val").tolist() == [0] * 10
+    assert members(datamodule, "train")[50:] == members(make(val_size=50), "train")
 
 
 def test_a_split_can_be_taken_to_the_last_image(make):

@@ -107,6 +107,17 @@ def test_training_evaluation_and_prediction_see_the_same_square(tmp_path, resize
         assert torch.equal(seen[travelled.fit(raw).numpy().tobytes()], travelled(raw[None])[0])
 
 
+def test_pictures_may_all_be_trained_on_but_a_validation_folder_is_used(tmp_path):
+    root, run = draw_pictures(tmp_path / "p"), tmp_path / "run"
+    run.mkdir()
+    for _ in range(2):  # drawn, then followed
+        found = opened(root, run=run, val_size=0)
+        assert [len(found.indices[part]) for part in ("train", "val", "test")] == [32, 0, 8]
+    for split, start in (("train", 0), ("val", 100)):
+        draw_pictures(tmp_path / "own" / split, (4, 4), start=start)
+    assert len(opened(tmp_path / "own", val_size=0).indices["val"]) == 8
+
+
 def test_a_folder_of_test_pictures_is_enough_to_test_on_and_keeps_the_model_s_numbers(tmp_path):
     draw_pictures(tmp_path / "p" / "test", (0, 4))
     datamodule = CIFAR10DataModule(str(tmp_path / "p"), "folder")

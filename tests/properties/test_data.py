@@ -164,7 +164,8 @@ def test_a_split_is_disjoint_and_of_the_size_asked_for_or_refused_in_one_line(la
         assert str(error).startswith(("val_size=", "train_size=")) and "\n" not in str(error)
         left = total - wanted[0]
         train = round(train_size * left) if isinstance(train_size, float) else train_size
-        assert not 1 <= wanted[0] < total or not (train is None or 1 <= train <= left), "the images allow it"
+        allowed = val_size == 0 or 1 <= wanted[0] < total
+        assert not allowed or not (train is None or 1 <= train <= left), "the images allow it"
         return
     assert len(val) == wanted[0] and len(set(val) | set(train)) == len(val) + len(train)
     assert set(val) | set(train) <= set(range(total))

@@ -187,6 +187,14 @@ def test_a_mistake_in_a_search_is_one_line_before_any_trial(command, small, tmp_
     assert not list(tmp_path.glob("outputs/sweeps/*")), "nothing is left behind"
 
 
+def test_a_search_by_validation_needs_images_for_it(command, small, tmp_path):
+    unvalidated = [*small, "data.val_size=0", "callbacks.early_stopping=null", "hydra.sweep.dir=s"]
+    assert command("train.py", *SEARCH, *unvalidated) == 1
+    assert "objective=val/acc: needs validation images" in command.err and len(command.err.splitlines()) == 1
+    assert not list(tmp_path.glob("s/*/run.json"))
+    assert command("train.py", *SEARCH, *unvalidated, "hydra.sweeper.objective=seconds") == 0
+
+
 def test_several_objectives_cannot_be_pruned(command, small):
     assert command("train.py", *small, "sweep=median", "hydra.sweeper.objective=[val/acc,seconds]") == 1
     assert "callbacks.pruning: needs a single objective" in command.err

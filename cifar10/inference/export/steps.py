@@ -69,7 +69,10 @@ def check_settings(cfg: DictConfig) -> None:
 def checked(cfg: DictConfig, run: FinishedRun, model: Model) -> bytes:
     """The file's content; UserError if it does not answer as PyTorch does, or 8 bits cost too much."""
     form = FORMATS[cfg.format]
-    images, labels = validation_images(run, model, cfg)
+    if cfg.quantize and not run.validated:
+        raise UserError("quantize=int8: needs validation images, to calibrate and to see what it costs, and the run was"
+                        " trained without any (data.val_size=0); set quantize=null")  # fmt: skip
+    images, labels = images_to_check(run, model, cfg)
     if cfg.quantize and (labels is None or len(labels) < 2):
         raise UserError("quantize=int8: needs the run's validation images, to calibrate and to see what it costs;"
                         " data_root=FOLDER says where they are")  # fmt: skip
@@ -90,10 +93,11 @@ def checked(cfg: DictConfig, run: FinishedRun, model: Model) -> bytes:
     return smaller
 
 
-def validation_images(run: FinishedRun, model: Model, cfg: DictConfig) -> tuple[Tensor, Tensor | None]:
+def images_to_check(run: FinishedRun, model: Model, cfg: DictConfig) -> tuple[Tensor, Tensor | None]:
     """Validation images of the run in random order, with labels; random pictures without, if the data are not here.
 
-    Never test images: those are for evaluate.py alone, and an export is judged by PyTorch's answers, not by labels.
+    Of a run without validation images, training images. Never test images: those are for evaluate.py alone, and an
+    export is judged by PyTorch's answers, not by labels.
     """
     wanted = max(cfg.check_images, (cfg.quantize and quantize.CALIBRATED_ON + 2 * cfg.check_images) or 0)
     generator = torch.Generator().manual_seed(0)
@@ -101,13 +105,11 @@ def validation_images(run: FinishedRun, model: Model, cfg: DictConfig) -> tuple[
         datamodule = build_data(run, Settings(checkpoint=cfg.checkpoint, data_root=cfg.data_root))
         connect(run.folder, model.predictor, datamodule)
         datamodule.setup("validate")
-        if not len(datamodule.indices["val"]):
-            raise UserError("all of its images were trained on")
     except UserError as error:
-        log.warning(f"checking on random pictures, as the run's validation images cannot be had: {error}")
+        log.warning(f"checking on random pictures, as the run's data cannot be read: {error}")
         side = model.square.size
         return torch.randint(0, 256, (cfg.check_images, 3, side, side), dtype=torch.uint8, generator=generator), None
-    part = datamodule.data.part("val")
+    part = datamodule.data.part("val" if run.validated else "train")
     chosen = torch.randperm(len(part), generator=generator)[:wanted].sort().values
     chosen = chosen[torch.randperm(len(chosen), generator=generator)]
     return part[chosen], part.labels[chosen]

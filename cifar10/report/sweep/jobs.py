@@ -137,6 +137,12 @@ class Sweep:
         """Best first, those with a result."""
         return [setting for setting in self.settings if setting.mean(self.objective.name) is not None]
 
+    @property
+    def unvalidated(self) -> bool:
+        """Whether jobs have finished, and none of them had images to validate on."""
+        finished = self.of_status("finished")
+        return bool(finished) and all(job.figures.get("val_images") == 0 for job in finished)
+
     @cached_property
     def front(self) -> list[Setting]:
         """The Pareto front: the settings that no other equals or beats in every objective's mean."""

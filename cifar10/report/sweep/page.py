@@ -62,7 +62,9 @@ def headline(sweep: Sweep) -> Iterator[Block]:
         yield Paragraph("Synthetic images, not CIFAR-10: no number on this page says anything about CIFAR-10.",
                         "warning")  # fmt: skip
     if not sweep.ranked:
-        yield Paragraph(f"No job has finished with a {objective.name} yet.", "lead")
+        why = "None of the jobs is the best: they were trained without validation images, and have no"
+        text = f"{why} {objective.name}." if sweep.unvalidated else f"No job has finished with a {objective.name} yet."
+        yield Paragraph(text, "lead")
         return
     best, ranked, tried = sweep.ranked[0], len(sweep.ranked), len(sweep.settings)
     spread = best.spread(objective.name)

@@ -140,7 +140,7 @@ def importance(sweep: Sweep) -> Iterator[Block]:
 
 def curves(sweep: Sweep) -> Iterator[Block]:
     """The objective by epoch, of every job that has a metrics.csv."""
-    names = [*(objective.name for objective in sweep.objectives), "val/acc", "val/loss"]
+    names = [*(objective.name for objective in sweep.objectives), "val/acc", "val/loss", "train/acc", "train/loss"]
     metric = next((name for name in names if any(points_of(job, name)[0] for job in sweep.jobs)), None)
     if metric is None:
         return
@@ -154,8 +154,10 @@ def curves(sweep: Sweep) -> Iterator[Block]:
             result = figure(job.value(name))
             drawn.append({"epochs": epochs, "values": values, "status": job.status, "place": place.get(job.number),
                           "name": f"job {job.number}: {name} {result}"})  # fmt: skip
-    caption = f"{metric} of {plural(len(drawn), 'job')}, epoch by epoch. A job's result is that of best.ckpt, the epoch"
-    caption += " that callbacks.checkpoint.monitor chose, which need not be its highest point."
+    caption = f"{metric} of {plural(len(drawn), 'job')}, epoch by epoch."
+    if not sweep.unvalidated:
+        caption += " A job's result is that of best.ckpt, the epoch that callbacks.checkpoint.monitor chose, which need"
+        caption += " not be its highest point."
     if any(len(setting.jobs) > 1 for setting in sweep.ranked):
         caption += " Named are the best seeds of the best settings."
     if any(job["status"] == "pruned" for job in drawn):
