@@ -164,7 +164,7 @@ class RunFolder:
         except YAML_ERRORS as error:
             reason = one_line(error)[:200] or type(error).__name__
             raise UserError(
-                f"run={self.path}: {self.config}: not a configuration of this project ({reason})"
+                f"run={self.path}: {self.config} is not a configuration of this project ({reason})"
             ) from error
         return cfg
 
