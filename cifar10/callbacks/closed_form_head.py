@@ -78,6 +78,8 @@ class ClosedFormHead(pl.Callback):
             sums = {name: trainer.strategy.reduce(value.clone(), reduce_op="sum") for name, value in self.sums.items()}
             for model in {id(model): model for model in (pl_module, validated(trainer, pl_module))}.values():
                 self.solve_into(model.head, sums)
+            if trainer.current_epoch + 1 == self.two_phase.switch_epoch:
+                self.sums = {}  # a hundred megabytes, which no checkpoint needs from here on
 
     def add(self, features: Tensor, shares: Tensor) -> None:
         """Take up features (B, D) of images that belong to the classes by these shares, (B, C)."""

@@ -84,6 +84,12 @@ def test_a_resumed_run_goes_on_with_what_it_has_seen(datamodule, tmp_path):
     assert again.callback_metrics["val/loss"] == trainer.callback_metrics["val/loss"]
 
 
+def test_a_finished_phase_leaves_no_sums_in_the_checkpoint(datamodule):
+    closed_form = ClosedFormHead()
+    fit(build(datamodule), datamodule, 1, TwoPhaseFineTuning(head_epochs=1, patience=None), closed_form)
+    assert closed_form.state_dict() == {"sums": {}}
+
+
 @pytest.mark.parametrize(
     ("phases", "message"),
     [([], "no frozen phase without callbacks.two_phase"), ([TwoPhaseFineTuning(head_epochs=0)], "head_epochs=0")],
