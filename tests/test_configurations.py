@@ -57,7 +57,7 @@ def test_every_experiment_takes_two_steps(command, shapes_root, trained, tmp_pat
     chosen = [f"model={model}"] if model else []
     if "teacher: ???" in text:
         chosen.append(f"callbacks.distillation.teacher={shutil.copytree(trained, tmp_path / 'teacher')}")
-    train(command, shapes_root, f"experiment={experiment}", *chosen, *offline, "trainer.compile=false")
+    train(command, shapes_root, f"experiment={experiment}", *chosen, *offline, "trainer.compile=false", "seed=0")
 
 
 def test_every_recipe_belongs_to_an_experiment_and_a_model():
