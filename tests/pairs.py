@@ -20,6 +20,14 @@ CHOICES: dict[str, list[str]] = {
     "fast CNN": ["model=fast_cnn", "model.network.widths=[4,4,4]"],
     "two phases": B0,
     "cached features": ["callbacks.feature_caching.views=2"],
+    "closed-form head": [
+        "+callbacks.closed_form_head._target_=cifar10.callbacks.closed_form_head.ClosedFormHead",
+        "+callbacks.closed_form_head.shrinkage=0.1",
+    ],
+    "distillation": [
+        "+callbacks.distillation._target_=cifar10.callbacks.distillation.Distillation",
+        "+callbacks.distillation.teacher=TEACHER",  # a finished run's folder
+    ],
     "EMA": ["average=ema", "callbacks.ema.decay=0.7"],
     "SWA": ["average=swa", "callbacks.swa.start=0.3"],
     "accumulation": ["trainer.accumulate_grad_batches=3"],
@@ -40,15 +48,18 @@ NO_PAIR = {frozenset(pair) for group in EXCLUSIVE for pair in combinations(group
 REFUSED = {
     frozenset({"CNN", "cached features"}): "callbacks.feature_caching",
     frozenset({"fast CNN", "cached features"}): "callbacks.feature_caching",
+    frozenset({"CNN", "closed-form head"}): "callbacks.closed_form_head",
+    frozenset({"fast CNN", "closed-form head"}): "callbacks.closed_form_head",
+    frozenset({"cached features", "distillation"}): "callbacks.distillation: the teacher needs images",
     frozenset({"cached features", "mixup, cutmix"}): "callbacks.feature_caching.views=2: data.mixup_alpha needs",
     frozenset({"balanced sampler", "class weights"}): "model.class_weights=balanced: data.sampler=balanced does",
 }
-NEEDS = {"cached features": "two phases"}
+NEEDS = {"cached features": "two phases", "closed-form head": "two phases"}
 # rows that start processes take longest, and so are as few as they can be
 IN_TWO_PROCESSES = [
-    ["CNN", "EMA", "accumulation", "clipping", "mixup, cutmix", "balanced sampler", "64-true", "saves in mid-epoch",
-     "resume in mid-epoch", "two processes", "TTA"],
-    ["two phases", "cached features", "SWA", "class weights", "bf16-mixed", "two processes", "TTA"],
+    ["CNN", "distillation", "EMA", "accumulation", "clipping", "mixup, cutmix", "balanced sampler", "64-true",
+     "saves in mid-epoch", "resume in mid-epoch", "two processes", "TTA"],
+    ["two phases", "cached features", "closed-form head", "SWA", "class weights", "bf16-mixed", "two processes", "TTA"],
     ["fast CNN", "16-mixed", "two processes"],
 ]  # fmt: skip
 ALONE = [name for name in CHOICES if name != "two processes"]
@@ -72,7 +83,7 @@ def covering_rows() -> list[list[str]]:
         pair = min(missing, key=lambda one: sorted(map(ALONE.index, one)))
         row = [*pair]
         if not pair & {"CNN", "fast CNN", "two phases"}:
-            row.append("two phases" if "cached features" in pair or len(rows) % 2 else "CNN")
+            row.append("two phases" if pair & set(NEEDS) or len(rows) % 2 else "CNN")
         while options := [choice for choice in ALONE if fits(row, choice)]:
             row.append(max(options, key=lambda choice: sum(pair in missing for pair in pairs_of([*row, choice]))))
         rows.append(row)

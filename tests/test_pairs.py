@@ -24,8 +24,15 @@ STEPS = ["data.batch_size=20", "data.eval_batch_size=20", "trainer.max_epochs=3"
 ROUNDED = {"bf16-mixed", "16-mixed", "cached features"}  # evaluation computes everything, in single precision
 
 
-def settings_of(tiny: list[str], row: list[str]) -> list[str]:
-    return [*tiny, *STEPS[: -1 if "CNN" not in row else None], *(each for name in row for each in pairs.CHOICES[name])]
+@pytest.fixture
+def settings_of(tiny, trained):
+    """The settings of a row of choices; what learns from a run learns from `trained`."""
+
+    def settings(row: list[str]) -> list[str]:
+        chosen = [each.replace("TEACHER", str(trained)) for name in row for each in pairs.CHOICES[name]]
+        return [*tiny, *STEPS[: -1 if "CNN" not in row else None], *chosen]
+
+    return settings
 
 
 def note(record_property, row: list[str]) -> None:
@@ -47,9 +54,9 @@ def check_evaluation(folder: Path, row: list[str]) -> None:
 
 
 @pytest.mark.parametrize("row", pairs.covering_rows(), ids=lambda row: ", ".join(row))
-def test_choices_of_a_run_work_together(command, tiny, row, monkeypatch, record_property):
+def test_choices_of_a_run_work_together(command, settings_of, row, monkeypatch, record_property):
     note(record_property, row)
-    settings = settings_of(tiny, row)
+    settings = settings_of(row)
     assert command("train.py", *settings, "hydra.run.dir=whole") == 0, command.err
     check_evaluation(Path("whole"), row)
     if "resume in mid-epoch" in row:
@@ -69,9 +76,9 @@ def in_two(folder: Path, *arguments: str) -> subprocess.Popen:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", pairs.IN_TWO_PROCESSES, ids=lambda row: ", ".join(row))
-def test_choices_of_a_run_work_together_in_two_processes(command, tiny, tmp_path, row, record_property):
+def test_choices_of_a_run_work_together_in_two_processes(command, settings_of, tmp_path, row, record_property):
     note(record_property, row)
-    settings = settings_of(tiny, row)
+    settings = settings_of(row)
     if "CNN" in row:
         settings += ["model.network.dropout=0", "model.optimizer=sgd", "model.lr=0.05"]
     process = in_two(tmp_path, *settings, "hydra.run.dir=two")
@@ -95,10 +102,10 @@ def test_choices_of_a_run_work_together_in_two_processes(command, tiny, tmp_path
 
 
 @pytest.mark.parametrize("pair", pairs.REFUSED, ids=lambda pair: " x ".join(sorted(pair)))
-def test_choices_that_exclude_each_other_are_refused_in_a_line(command, tiny, pair, record_property):
+def test_choices_that_exclude_each_other_are_refused_in_a_line(command, settings_of, pair, record_property):
     note(record_property, sorted(pair))
     row = [*sorted(pair), *({"two phases"} if not pair & {"CNN", "fast CNN"} and "cached features" in pair else ())]
-    settings = settings_of(tiny, row)
+    settings = settings_of(row)
     if "cached features" in pair and "two phases" not in row:
         settings.append("+callbacks.feature_caching._target_=cifar10.callbacks.feature_caching.FeatureCaching")
         settings = [each.replace("callbacks.feature_caching.views", "+callbacks.feature_caching.views")

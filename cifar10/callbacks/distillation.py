@@ -53,13 +53,12 @@ class Distillation(pl.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         data = trainer.datamodule
         images, indices = data.loaded["train"][0], data.indices["train"]
-        file = kept_logits(self.run, images, indices)
-        if trainer.is_global_zero and not file.is_file():
+        file, shape = kept_logits(self.run, images, indices), (len(indices), 2, len(pl_module.class_names))
+        if trainer.is_global_zero and read(file, shape) is None:
             log.info(f"{self.run}: predicting {len(indices):,} training images and their mirror images")
             write(file, teach(self.predictor.to(pl_module.device), images, indices, data.eval_batch_size))
         trainer.strategy.barrier("Distillation")
-        logits = torch.from_numpy(np.load(file, allow_pickle=False))
-        data.teacher = (logits.float() / self.temperature).softmax(-1)
+        data.teacher = (torch.from_numpy(read(file, shape)).float() / self.temperature).softmax(-1)
         pl_module.temperature = self.temperature
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -101,6 +100,15 @@ def teach(predictor: Predictor, images: Any, indices: Tensor, batch_size: int) -
             found.append(torch.stack([predictor.logits(view).cpu() for view in (batch, batch.flip(-1))], 1))
             progress.update(2 * len(places))
     return torch.cat(found).half().numpy()
+
+
+def read(file: Path, shape: tuple[int, ...]) -> Any:
+    """The logits in a file, or None if they are not there or damaged."""
+    try:
+        logits = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return logits if logits.shape == shape else None
 
 
 def write(file: Path, logits: np.ndarray) -> None:

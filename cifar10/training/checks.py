@@ -34,8 +34,6 @@ def check_settings(cfg: DictConfig) -> None:
         raise UserError(f"seed={seed}: must be a whole number from 0 to {2**32 - 1}")
     if not (is_whole(name) or (isinstance(name, str) and name.strip() and name.isprintable() and "/" not in name)):
         raise UserError(f"name={one_line(name)}: must be the name of a folder, as text without a /")
-    if not isinstance(cfg.output_dir, str):
-        raise UserError(f"output_dir={cfg.output_dir}: must be text, a folder's path")
     for key, least in LEAST.items():
         section, _, setting = key.rpartition(".")
         value = section_of(cfg, section).get(setting)

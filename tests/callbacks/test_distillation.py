@@ -35,6 +35,16 @@ def test_logits_are_computed_once_for_each_image_and_its_mirror_image(command, t
     assert np.abs(logits[:, 0] - logits[:, 1]).max() > 0
 
 
+def test_damaged_logits_are_computed_anew(command, tiny, teacher):
+    assert command("train.py", *tiny, learns_from(teacher)) == 0
+    (file,) = (teacher / "logits").iterdir()
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:-100], b"not an array"):
+        file.write_bytes(damaged)
+        assert command("train.py", *tiny, learns_from(teacher)) == 0, command.err
+        assert file.read_bytes() == whole
+
+
 @pytest.mark.parametrize("flip", [True, False, "alternating"])
 def test_an_images_targets_are_the_teachers_for_the_image_as_it_is_shown(shapes_root, flip):
     data = CIFAR10DataModule(root=str(shapes_root), source="shapes", batch_size=32, flip=flip)
