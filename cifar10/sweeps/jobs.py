@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.errors import UserError, cause_of, one_line
+from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write, locked, remove_leftovers
 from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, quoted
 from cifar10.sweeps.plan import keep_plan
@@ -79,12 +79,10 @@ def taken_up(cfg: DictConfig) -> Iterator[float | None]:
     """Lock the job's folder for this process; yields the result of a sweep's job that has already finished.
 
     A job that can be resumed gets `cfg.resume` set; one that cannot starts from scratch, as if alone. A run outside a
-    sweep is left as it is. Raises UserError if another process trains in the folder, if the job began with different
-    settings, or if its results would go elsewhere than its settings.
+    sweep is left as it is. Raises UserError if another process trains in the folder, or if the job began with
+    different settings.
     """
     hydra = HydraConfig.get()
-    if str(cfg.output_dir) != hydra.runtime.output_dir:
-        raise UserError(f"output_dir={one_line(cfg.output_dir)}: is Hydra's; name the folder with hydra.run.dir=FOLDER")
     if hydra.mode != RunMode.MULTIRUN:
         yield None
         return

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.commandline.instantiate import matches
@@ -34,6 +35,8 @@ def check_settings(cfg: DictConfig) -> None:
         raise UserError(f"seed={seed}: must be a whole number from 0 to {2**32 - 1}")
     if not (is_whole(name) or (isinstance(name, str) and name.strip() and name.isprintable() and "/" not in name)):
         raise UserError(f"name={one_line(name)}: must be the name of a folder, as text without a /")
+    if str(cfg.output_dir) != HydraConfig.get().runtime.output_dir:  # where Hydra keeps the settings
+        raise UserError(f"output_dir={one_line(cfg.output_dir)}: is Hydra's; name the folder with hydra.run.dir=FOLDER")
     for key, least in LEAST.items():
         section, _, setting = key.rpartition(".")
         value = section_of(cfg, section).get(setting)
