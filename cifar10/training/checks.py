@@ -35,7 +35,8 @@ def check_settings(cfg: DictConfig) -> None:
         raise UserError(f"seed={seed}: must be a whole number from 0 to {2**32 - 1}")
     if not (is_whole(name) or (isinstance(name, str) and name.strip() and name.isprintable() and "/" not in name)):
         raise UserError(f"name={one_line(name)}: must be the name of a folder, as text without a /")
-    if str(cfg.output_dir) != HydraConfig.get().runtime.output_dir:  # where Hydra keeps the settings
+    leads = HydraConfig.initialized()  # the first of several processes, which hands its settings on
+    if leads and str(cfg.output_dir) != HydraConfig.get().runtime.output_dir:  # where Hydra keeps the settings
         raise UserError(f"output_dir={one_line(cfg.output_dir)}: is Hydra's; name the folder with hydra.run.dir=FOLDER")
     for key, least in LEAST.items():
         section, _, setting = key.rpartition(".")
