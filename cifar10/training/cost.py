@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
@@ -76,9 +76,22 @@ def count_flops(network: Any, image_size: int | None = None, learning: bool = Fa
     side = image_size or network.preprocessing.image_size
     images = torch.zeros(1, 3, side, side)
     network.eval()  # batch normalisation cannot train on one image
-    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(learning):
+    counted = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.convolution_backward: backward_flops})
+    with counted as counter, torch.set_grad_enabled(learning):
         outputs = network(images)
         if learning:
             outputs.sum().backward()
     network.zero_grad(set_to_none=True)
     return counter.get_total_flops()
+
+
+def backward_flops(
+    grad_shape, input_shape, weight_shape, _bias, _stride, _padding, _dilation, transposed, _out_padding, groups,
+    output_mask, out_shape=None,
+) -> int:  # fmt: skip
+    """Of a convolution's backward pass: as many for each gradient, of its input and of its weights, as forward.
+
+    PyTorch 2.15's own count has the weights' gradient of a depthwise convolution as if it connected all channels.
+    """
+    forward = conv_flop_count(input_shape, weight_shape, grad_shape, transposed)
+    return forward * sum(map(bool, output_mask[:2]))

@@ -38,6 +38,12 @@ def test_the_cnn_is_counted_as_by_hand():
     assert [phase["epochs"] for phase in cost["phases"]] == [1]
 
 
+def test_a_depthwise_convolution_connects_no_channels_in_its_gradients_either():
+    network = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, padding=1, groups=6))
+    first, depthwise = 2 * 8**2 * 3 * 6, 2 * 8**2 * 9 * 6
+    assert count_flops(network, image_size=8, learning=True) == 2 * first + 3 * depthwise
+
+
 def test_epochs_of_smaller_images_cost_less():
     model = ScratchClassifier(CLASSES, {"_target_": "cifar10.models.networks.fast_cnn.FastCNN", "widths": [4, 4, 4]})
     rows = [{"epoch": epoch, "seconds": 1.0, "image_size": side} for epoch, side in enumerate((16.0, 32.0, 32.0, 32.0))]
