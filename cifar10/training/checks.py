@@ -37,7 +37,9 @@ def check_settings(cfg: DictConfig) -> None:
         raise UserError(f"name={one_line(name)}: must be the name of a folder, as text without a /")
     leads = HydraConfig.initialized()  # the first of several processes, which hands its settings on
     if leads and str(cfg.output_dir) != HydraConfig.get().runtime.output_dir:  # where Hydra keeps the settings
-        raise UserError(f"output_dir={one_line(cfg.output_dir)}: is Hydra's; name the folder with hydra.run.dir=FOLDER")
+        raise UserError(
+            f"output_dir={one_line(cfg.output_dir)}: is set by Hydra; name the folder with hydra.run.dir=FOLDER"
+        )
     for key, least in LEAST.items():
         section, _, setting = key.rpartition(".")
         value = section_of(cfg, section).get(setting)

@@ -86,7 +86,7 @@ def count_flops(network: Any, image_size: int | None = None, learning: bool = Fa
 
 
 def backward_flops(
-    grad_shape, input_shape, weight_shape, _bias, _stride, _padding, _dilation, transposed, _out_padding, groups,
+    grad_shape, input_shape, weight_shape, _bias, _stride, _padding, _dilation, transposed, _out_padding, _groups,
     output_mask, out_shape=None,
 ) -> int:  # fmt: skip
     """Of a convolution's backward pass: as many for each gradient, of its input and of its weights, as forward.
