@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
+from cifar10.errors import UserError
+from cifar10.training import checks
 from tests import seen
-from tests.launching import by_lightning, by_srun, by_torchrun, can_make_hosts, on_two_hosts
+from tests.launching import PROJECT, by_lightning, by_srun, by_torchrun, can_make_hosts, on_two_hosts
 
 # Numbers that nothing divides: 163 images in batches of 27 and 28, 37 to validate in batches of 9 and 10. In double
 # precision: in single one, a rounding error decides every few steps which of two pixels is the maximum of a pool.
@@ -100,6 +103,19 @@ def test_two_processes_with_batch_normalisation_give_the_same_bits_twice(tiny, t
     one, two = (state(tmp_path / name, "last.ckpt")["state_dict"] for name in ("one", "two"))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert rows(tmp_path / "one") == rows(tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.promise("same answers")
+def test_a_head_in_closed_form_that_two_processes_resume_counts_every_image_once(tiny, tmp_path):
+    closed_form = "+callbacks.closed_form_head={_target_: cifar10.callbacks.closed_form_head.ClosedFormHead}"
+    both = [*tiny, *ODD, *PHASES, "model.backbone=test_convnext", "data.image_size=64",
+            "callbacks.two_phase.head_epochs=2", "callbacks.two_phase.patience=null", closed_form]  # fmt: skip
+    assert by_lightning(tmp_path, *both, "hydra.run.dir=whole").returncode == 0
+    assert by_lightning(tmp_path, *both, "hydra.run.dir=half", "trainer.max_epochs=1").returncode == 0
+    result = by_lightning(tmp_path, "resume=half", "trainer.max_epochs=2")
+    assert result.returncode == 0, result.stderr
+    assert difference(tmp_path / "half", tmp_path / "whole") < 1e-7
 
 
 def four_by_lightning(folder, *arguments):
@@ -211,6 +227,15 @@ def test_a_mistake_that_both_processes_meet_is_told_in_one_line(tiny, tmp_path):
     assert result.stderr.splitlines() == [
         "error: callbacks.two_phase: ScratchClassifier has no backbone to freeze; remove it"
     ]
+
+
+def test_only_the_first_process_tries_whether_folders_can_be_written(monkeypatch, tmp_path):
+    with initialize_config_dir(str(PROJECT / "conf"), version_base="1.3"):
+        cfg = compose("train", [f"output_dir={tmp_path}", "logger.tensorboard.save_dir=/proc/x"])
+    with pytest.raises(UserError, match="/proc/x: cannot be written"):
+        checks.check_settings(cfg)
+    monkeypatch.setattr(checks, "is_worker", True)  # which would remove the folder that the first is trying
+    checks.check_settings(cfg)
 
 
 @pytest.mark.slow

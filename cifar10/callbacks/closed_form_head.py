@@ -57,6 +57,8 @@ class ClosedFormHead(pl.Callback):
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.hook = pl_module.head.register_forward_pre_hook(self.keep)
+        if not trainer.is_global_zero:
+            self.sums = {}  # a checkpoint has those of all processes
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if getattr(self, "hook", None) is not None:
@@ -78,8 +80,9 @@ class ClosedFormHead(pl.Callback):
             sums = {name: trainer.strategy.reduce(value.clone(), reduce_op="sum") for name, value in self.sums.items()}
             for model in {id(model): model for model in (pl_module, validated(trainer, pl_module))}.values():
                 self.solve_into(model.head, sums)
-            if trainer.current_epoch + 1 == self.two_phase.switch_epoch:
-                self.sums = {}  # a hundred megabytes, which no checkpoint needs from here on
+            last = trainer.current_epoch + 1 == self.two_phase.switch_epoch
+            # a hundred megabytes, which no checkpoint needs after the last; before it, the first process has them all
+            self.sums = sums if trainer.is_global_zero and not last else {}
 
     def add(self, features: Tensor, shares: Tensor) -> None:
         """Take up features (B, D) of images that belong to the classes by these shares, (B, C)."""

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import functools
+import inspect
 import logging
 from typing import Any
 
@@ -94,7 +95,9 @@ def with_stages(network: Any, stages: int, name: str) -> nn.Module:
     """
     if not stages:
         return network
-    most = len(getattr(network, "feature_info", ())) if hasattr(network, "forward_intermediates") else 0
+    most = 0
+    if hasattr(network, "forward_intermediates"):
+        most = len(network.blocks) if finer_stages(network) else len(network.feature_info)
     if not 0 < stages <= most:
         raise ValueError(f"pooled_stages={stages}: must be 0 to {most}, the stages of {name}")
     copied = copy.copy(network)
@@ -103,12 +106,21 @@ def with_stages(network: Any, stages: int, name: str) -> nn.Module:
     return copied
 
 
+def finer_stages(network: Any) -> dict[str, bool]:
+    """What has `forward_intermediates` return a map of each stage rather than of each resolution, if it can.
+
+    Of EfficientNets and MobileNets: B0 has seven stages (Tan & Le 2019, table 1) at five resolutions.
+    """
+    known = inspect.signature(network.forward_intermediates).parameters
+    return {"extra_blocks": True} if "extra_blocks" in known else {}
+
+
 def stage_features(network: Any, images: Tensor, stages: int) -> Tensor:
     """The network's features, then mean and maximum of each channel of its last stages' maps: (B, D).
 
     Convolutional networks have one map more, from which they take their features, by its mean: its maximum is added.
     """
-    last, maps = network.forward_intermediates(images, indices=stages)
+    last, maps = network.forward_intermediates(images, indices=stages, **finer_stages(network))
     found = [network.forward_head(last, pre_logits=True)]
     if last.ndim == 4:
         found.append(last.amax((2, 3)))

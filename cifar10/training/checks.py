@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.commandline.instantiate import matches
 from cifar10.errors import UserError, cause_of, one_line
 from cifar10.metric_names import METRICS
+from cifar10.processes import is_worker
 from cifar10.training.loggers import check_packages, logger_nodes
 
 LEAST = {  # the lowest values of whole-number settings, where given
@@ -63,7 +64,8 @@ def check_settings(cfg: DictConfig) -> None:
     if not matches(tags := cfg.get("tags", OmegaConf.create([])), list[str]):
         raise UserError(f"tags={one_line(tags)}: must be a list of text, such as tags=[baseline]")
     check_packages(cfg)
-    check_folders(cfg)
+    if not is_worker:  # rank 0 writes for all, and two checks of a folder at once would remove it under each other
+        check_folders(cfg)
 
 
 def check_sections(cfg: DictConfig) -> None:
