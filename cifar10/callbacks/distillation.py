@@ -58,7 +58,12 @@ class Distillation(pl.Callback):
             log.info(f"{self.run}: predicting {len(indices):,} training images and their mirror images")
             write(file, teach(self.predictor.to(pl_module.device), images, indices, data.eval_batch_size))
         trainer.strategy.barrier("Distillation")
-        data.teacher = (torch.from_numpy(read(file, shape)).float() / self.temperature).softmax(-1)
+        logits = read(file, shape)
+        if logits is None:
+            raise UserError(
+                f"{shown(file)}: is not there; every process needs the teacher's folder on a disk they share"
+            )
+        data.teacher = (torch.from_numpy(logits).float() / self.temperature).softmax(-1)
         pl_module.temperature = self.temperature
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:

@@ -45,6 +45,13 @@ def test_damaged_logits_are_computed_anew(command, tiny, teacher):
         assert file.read_bytes() == whole
 
 
+def test_logits_that_another_process_cannot_find_end_in_a_line(command, tiny, teacher, monkeypatch):
+    monkeypatch.setattr("cifar10.callbacks.distillation.write", lambda *_: None)  # to another host's disk
+    shutil.rmtree(RunFolder(teacher).logits, ignore_errors=True)
+    assert command("train.py", *tiny, learns_from(teacher)) == 1
+    assert "is not there; every process needs the teacher's folder" in command.err and "Traceback" not in command.err
+
+
 @pytest.mark.parametrize("flip", [True, False, "alternating"])
 def test_an_images_targets_are_the_teachers_for_the_image_as_it_is_shown(shapes_root, flip):
     data = CIFAR10DataModule(root=str(shapes_root), source="shapes", batch_size=32, flip=flip)
