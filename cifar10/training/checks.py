@@ -48,6 +48,8 @@ def check_settings(cfg: DictConfig) -> None:
             raise UserError(f"{key}={one_line(value)}: must be a whole number from {least} up")
     if cfg.trainer.get("max_epochs") is None:
         raise UserError("trainer.max_epochs: must be given, a whole number from 1 up")
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(f"{key}: must be given, {key}=VALUE; docs/configuration.md says what it is")
     check_validation(cfg.trainer)
     if cfg.data.get("sampler") == cfg.model.get("class_weights") == "balanced":
         raise UserError("model.class_weights=balanced: data.sampler=balanced does the same; set either to null")

@@ -52,6 +52,11 @@ def test_logits_that_another_process_cannot_find_end_in_a_line(command, tiny, te
     assert "is not there; every process needs the teacher's folder" in command.err and "Traceback" not in command.err
 
 
+def test_a_teacher_that_was_not_named_ends_in_a_line_before_any_data_is_read(command):
+    assert command("train.py", "experiment=distil", "data.root=nowhere") == 1
+    assert command.err.startswith("error: callbacks.distillation.teacher: must be given")
+
+
 @pytest.mark.parametrize("flip", [True, False, "alternating"])
 def test_an_images_targets_are_the_teachers_for_the_image_as_it_is_shown(shapes_root, flip):
     data = CIFAR10DataModule(root=str(shapes_root), source="shapes", batch_size=32, flip=flip)
