@@ -218,11 +218,15 @@ def test_a_new_sweep_in_the_folder_of_another_takes_nothing_from_it(command, sma
 
 
 def test_a_sweep_holds_the_images_of_one_job_at_a_time(command, small):
+    def modules():
+        return {id(one): one for one in gc.get_objects() if type(one) is CIFAR10DataModule}
+
     gc.collect()
     gc.disable()  # it comes when it likes
     try:
+        before = modules()  # of other tests
         assert command("train.py", "-m", *small, "seed=0,1,2") == 0
-        alive = [one for one in gc.get_objects() if type(one) is CIFAR10DataModule]
+        alive = modules().keys() - before.keys()
     finally:
         gc.enable()
     assert len(alive) <= 1
