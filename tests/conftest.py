@@ -14,12 +14,14 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import settings
 
+from cifar10.commandline.command import PLUGINS
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.data.sources.shapes import write_cifar10_files
 
 signal.signal(
     signal.SIGINT, signal.default_int_handler
 )  # which a shell has ignored by what it starts in the background
+sys.path.append(PLUGINS)  # before a test composes: Hydra looks for plugins once in a process
 settings.register_profile("ours", deadline=None)
 settings.load_profile("ours")
 
