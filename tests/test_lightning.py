@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,8 +80,8 @@ class Remembers(Logger):
 
 
 def test_test_predict_and_validate_give_the_figures_of_evaluate(command, tiny, trained, data, tmp_path):
-    run = RunFolder(trained)
-    assert command("evaluate.py", f"run={trained}", "accelerator=cpu") == 0, command.err
+    run = RunFolder(shutil.copytree(trained, tmp_path / "evaluated"))
+    assert command("evaluate.py", f"run={run}", "accelerator=cpu") == 0, command.err
     wanted = json.loads((run.evaluation() / "metrics.json").read_text())
     model = ScratchClassifier.load_from_checkpoint(run.best, map_location="cpu", weights_only=True)
     trainer = pl.Trainer(**QUIET, logger=False, enable_checkpointing=False)

@@ -1,6 +1,7 @@
 """Every pair of a run's choices, for a few steps: see `tests/pairs.py`."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,11 +26,12 @@ ROUNDED = {"bf16-mixed", "16-mixed", "cached features"}  # evaluation computes e
 
 
 @pytest.fixture
-def settings_of(tiny, trained):
-    """The settings of a row of choices; what learns from a run learns from `trained`."""
+def settings_of(tiny, trained, tmp_path):
+    """The settings of a row of choices; what learns from a run learns from a copy of `trained`, and writes into it."""
+    teacher = shutil.copytree(trained, tmp_path / "teacher")
 
     def settings(row: list[str]) -> list[str]:
-        chosen = [each.replace("TEACHER", str(trained)) for name in row for each in pairs.CHOICES[name]]
+        chosen = [each.replace("TEACHER", str(teacher)) for name in row for each in pairs.CHOICES[name]]
         return [*tiny, *STEPS[: -1 if "CNN" not in row else None], *chosen]
 
     return settings
