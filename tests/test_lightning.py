@@ -272,11 +272,13 @@ def test_a_progress_bar_of_ones_own_replaces_ours(command, tiny, capsys):
 
 def test_what_lightning_is_asked_to_print_is_printed_and_nothing_else_of_its_own(tiny, tmp_path):
     asked = ["trainer.enable_model_summary=true", "+trainer.profiler=simple", "hydra.run.dir=run"]
-    ran = subprocess.run(
-        [sys.executable, PROJECT / "train.py", *tiny, *asked], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert "Trainable params" in ran.stdout and "Profiler Report" in ran.stdout
-    assert "GPU available" not in ran.stdout + ran.stderr and "weights_only" not in ran.stdout + ran.stderr
+    for arguments in ([*tiny, *asked], ["resume=run", "trainer.max_epochs=3"]):
+        ran = subprocess.run(
+            [sys.executable, PROJECT / "train.py", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert "Trainable params" in ran.stdout and "Profiler Report" in ran.stdout
+        for unasked in ("GPU available", "weights_only", "Restor"):
+            assert unasked not in ran.stdout + ran.stderr
 
 
 # the trainer's arguments

@@ -27,8 +27,13 @@ SPEAKERS = (
 def filter_lightning() -> None:
     """Let summaries, profiles and the reasons for stopping through, and leave out `ADVICE` and `REMARKS`.
 
-    On the handlers of the log, for Lightning sets the levels of its loggers when it is imported.
+    On the handlers of the log, for Lightning sets the levels of its loggers when it is imported. Imported before there
+    was a log, as by a resumed run, it has handlers of its own.
     """
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
     for advice in ADVICE:
         warnings.filterwarnings("ignore", message=f".*{advice}.*")
     for handler in logging.getLogger().handlers:

@@ -2,7 +2,6 @@
 
 Anyone may have written the stored settings: whatever could make Hydra build, read or write anything else has to be
 given again on the command line. They are used as composed: neither a changed conf/ nor the run's --config-dir matters.
-Imports nothing heavier than Hydra.
 """
 
 import contextlib

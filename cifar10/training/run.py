@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
@@ -40,6 +41,8 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
         folder.change_settings(cfg, overrides_of(HydraConfig.get()))
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if trainer.is_global_zero:
+        warn_of_no_recipe()
     if datamodule.source.synthetic:
         log.warning("DRAWN IMAGES, NOT CIFAR-10: none of this run's figures says anything about CIFAR-10")
     log.info(f"{cfg.name}: {parameters:,} parameters, input {model.preprocessing.image_size} px")
@@ -55,6 +58,19 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     log.info(f"results go to {shown(cfg.output_dir)}")
     if trainer.is_global_zero:
         begin(trainer.loggers, hyperparameters(cfg))
+
+
+def warn_of_no_recipe() -> None:
+    """Log a warning if the experiment has recipes, but none for this model."""
+    choices = HydraConfig.get().runtime.choices
+    experiment, model = choices.get("experiment"), choices.get("model")
+    recipes = GlobalHydra.instance().config_loader().get_group_options("recipe")
+    others = any(name.startswith(f"{experiment}_") for name in recipes)
+    if others and f"{experiment}_{model}" not in recipes:
+        log.warning(
+            f"experiment={experiment} has no recipe for model={model}, which trains as it is; to give it one, write"
+            f" conf/recipe/{experiment}_{model}.yaml"
+        )
 
 
 def restore_point(cfg: DictConfig, trainer: Any) -> Path | None:

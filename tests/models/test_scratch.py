@@ -100,6 +100,18 @@ def test_the_network_in_the_documentation_is_trained_and_evaluated(configured, c
     assert checkpoint["hyper_parameters"]["network"] == {"_target_": MLP, "hidden": 8}
 
 
+def test_an_experiment_without_a_recipe_for_the_model_says_so(configured, command, tmp_path):
+    few, warning = ["+trainer.limit_train_batches=1", "trainer.max_epochs=1"], "has no recipe for model=mlp"
+    assert configured("experiment=overnight", "hydra.run.dir=without", *few) == 0, command.err
+    assert f"experiment=overnight {warning}" in command.out
+    (tmp_path / "conf" / "recipe").mkdir()
+    (tmp_path / "conf" / "recipe" / "overnight_mlp.yaml").write_text("# @package _global_\nmodel: {lr: 0.01}\n")
+    assert configured("experiment=overnight", "hydra.run.dir=with", *few) == 0, command.err
+    assert warning not in command.out and "lr: 0.01" in (tmp_path / "with" / ".hydra" / "config.yaml").read_text()
+    assert configured("hydra.run.dir=plain", *few) == 0, command.err
+    assert warning not in command.out
+
+
 @pytest.mark.parametrize(
     ("setting", "answer"),
     [
