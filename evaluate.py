@@ -1,4 +1,4 @@
-"""Finished runs on the test split: predict -> score -> compare -> report; the only command that opens the test images.
+"""Finished runs on the test split: predict -> score -> compare -> report; the only command that tests a model.
 
 python evaluate.py                                          the newest run under outputs/
 python evaluate.py run=outputs/cnn/2026-01-31_12-00-00      one run: its report goes into its folder

@@ -1,6 +1,6 @@
 """docs/configuration.md: every setting, made from the configuration files and the classes that take it.
 
-python -m tests.reference    writes the page; tests/test_reference.py fails where it differs from what the code gives
+python -m tests.reference    writes the page; tests/test_docs.py fails where it differs from what the code gives
 """
 
 import functools

@@ -28,7 +28,7 @@ def make_run(name: str, seed: int = 0, synthetic: bool = False) -> Run:
     facts = {
         **{"data": "three classes", "synthetic": synthetic, "data_sha256": "one", "hardware": "an abacus"},
         **{"image_size": 32, "images_per_second": 1234.5, "commit": "abc", "versions": {"torch": "2"}, "cost": cost},
-        "summary": {"train_images": 100, "seconds": 200.0, "hardware": "a slide rule"},
+        "summary": {"train_images": 100, "seconds": 200.0, "hardware": "a slide rule", "commit": f"def{seed}"},
     }
     rows = [{"epoch": e, "seconds": 1.5, "val/loss": 1 / (e + 1), "val/acc": 0.5, "phase": 1.0 + e} for e in range(2)]
     return Run(name, seed, f"runs/{name}_{seed}", {"n": name}, NAMES, logits, LABELS, val_logits, LABELS, facts, rows)
@@ -128,7 +128,8 @@ def test_page_and_markdown_say_what_the_numbers_say(full):
         for group in results["groups"]:
             assert f"{100 * group['acc']['mean']:.2f} ± {100 * group['acc']['std']:.2f} %" in text.replace(SPACE, " ")
         assert results["comparisons"][0]["verdict"].replace(SPACE, " ") in text.replace(SPACE, " ")
-        for word in ("1,234,567", "1.5 PFLOP", "a slide rule", "3.3 min"):
+        trained = "Training of cnn: commit def0, a slide rule; commit def1, a slide rule."
+        for word in ("1,234,567", "1.5 PFLOP", trained, "3.3 min"):
             assert word in text.replace(SPACE, " ")
         assert "labels.npy" in text and "run=x: gone" in text and "jpeg compression" in text
 

@@ -41,6 +41,11 @@ def every_run(found: Findings) -> Iterator[Block]:
 def methods(found: Findings) -> Iterator[Block]:
     facts = found.groups[0].runs[0].facts
     versions = ", ".join(f"{name} {version}" for name, version in facts.get("versions", {}).items())
+    trained = {
+        group.name: sorted({f"commit {run.summary['commit']}, {run.summary['hardware']}" for run in group.runs
+                            if "commit" in run.summary and "hardware" in run.summary})
+        for group in found.groups
+    }  # fmt: skip
     yield Bullets([
         "Nothing was chosen on the test images: checkpoints, the end of a phase and the temperature depend on"
         " validation images alone.",
@@ -50,5 +55,6 @@ def methods(found: Findings) -> Iterator[Block]:
         " score (Brier 1950), accuracy against coverage (Geifman & El-Yaniv 2017).",
         "Every number on this page is in metrics.json, every figure in figures/ as PNG and PDF, each run's logits in"
         " its predictions.npz.",
-        *([f"Commit {facts['commit']}; {versions}."] if "commit" in facts else []),
+        *(f"Training of {name}: {'; '.join(places)}." for name, places in trained.items() if places),
+        *([f"This page: commit {facts['commit']}; {versions}."] if "commit" in facts else []),
     ])  # fmt: skip
