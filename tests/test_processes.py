@@ -112,8 +112,10 @@ def test_a_head_in_closed_form_that_two_processes_resume_counts_every_image_once
     both = [*tiny, *ODD, *PHASES, "model.backbone=test_convnext", "data.image_size=64",
             "callbacks.two_phase.head_epochs=2", "callbacks.two_phase.patience=null", closed_form]  # fmt: skip
     assert by_lightning(tmp_path, *both, "hydra.run.dir=whole").returncode == 0
-    assert by_lightning(tmp_path, *both, "hydra.run.dir=half", "trainer.max_epochs=1").returncode == 0
-    result = by_lightning(tmp_path, "resume=half", "trainer.max_epochs=2")
+    stops = f"{{_target_: tests.launching.Signals, folder: sent, signals: [[9, 0, {signal.SIGTERM:d}]]}}"
+    half = by_lightning(tmp_path, *both, "hydra.run.dir=half", f"+callbacks.stops={stops}")
+    assert half.returncode == 128 + signal.SIGTERM, "in the middle of the second epoch"
+    result = by_lightning(tmp_path, "resume=half", f"+callbacks.stops={stops}")
     assert result.returncode == 0, result.stderr
     assert difference(tmp_path / "half", tmp_path / "whole") < 1e-7
 

@@ -14,12 +14,13 @@ from cifar10.models.sharding import load_whole_state
 
 
 class ClosedFormHead(pl.Callback):
-    """Phase 1 without learning: at the end of each of its epochs the head becomes the best linear one in closed form.
+    """Phase 1 without learning: before each validation the head becomes the best linear one in closed form.
 
     Linear discriminant analysis (Hastie, Tibshirani & Friedman 2009, section 4.3): the logits are the log-probabilities
     of the classes if their features are normally distributed around the class's mean with one covariance for all. Means
     and covariance are sums over the training images that phase 1 has seen, in all its epochs: one epoch will do, and
-    more add further views of each image. Phase 1's own training is overwritten.
+    more add further views of each image. Phase 1's own training is overwritten. The model's `class_weights` multiply
+    the images of a class.
 
     shrinkage: of the covariance towards a multiple of the identity, in [0, 1] (section 4.3.1). scale: factor of the
     logits; below 1, phase 2 begins with a head of lower norm. Needs `TwoPhaseFineTuning`, and a head that ends in its
@@ -32,11 +33,13 @@ class ClosedFormHead(pl.Callback):
         if not 0 < scale < float("inf"):
             raise ValueError(f"scale={scale}: must be a positive number")
         self.shrinkage, self.scale = shrinkage, scale
-        self.sums: dict[str, Tensor] = {}  # over the images seen so far
+        self.sums: dict[str, Tensor] = {}  # over the images that this process has seen so far
         self.seen = torch.empty(0)  # the last batch's features
+        self.solved = True  # for these sums
+        self.total: Any = dict  # their sums over all processes, see `setup`
 
     def state_dict(self) -> dict:
-        return {"sums": self.sums}
+        return {"sums": self.total()}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.sums = state_dict["sums"]
@@ -53,12 +56,13 @@ class ClosedFormHead(pl.Callback):
             raise UserError(
                 "callbacks.two_phase.head_epochs=0: callbacks.closed_form_head needs an epoch to see the images"
             )
-        self.two_phase = phases[0]
+        self.two_phase, reduce = phases[0], trainer.strategy.reduce
+        self.total = lambda: {name: reduce(value.clone(), reduce_op="sum") for name, value in self.sums.items()}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         self.hook = pl_module.head.register_forward_pre_hook(self.keep)
-        if not trainer.is_global_zero:
-            self.sums = {}  # a checkpoint has those of all processes
+        if not trainer.is_global_zero:  # a checkpoint has those of all processes
+            self.sums = {name: torch.zeros_like(value) for name, value in self.sums.items()}
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if getattr(self, "hook", None) is not None:
@@ -71,27 +75,37 @@ class ClosedFormHead(pl.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: object, batch: tuple, batch_idx: int) -> None:
         if self.two_phase.phase(trainer.current_epoch) == 2:
-            self.sums = {}
             return
         targets, classes = batch[1], len(pl_module.class_names)
         shares = F.one_hot(targets, classes) if targets.ndim == 1 else targets
-        self.add(self.seen, shares)
-        if trainer.is_last_batch:
-            sums = {name: trainer.strategy.reduce(value.clone(), reduce_op="sum") for name, value in self.sums.items()}
-            for model in {id(model): model for model in (pl_module, validated(trainer, pl_module))}.values():
-                self.solve_into(model.head, sums)
-            last = trainer.current_epoch + 1 == self.two_phase.switch_epoch
-            # a hundred megabytes, which no checkpoint needs after the last; before it, the first process has them all
-            self.sums = sums if trainer.is_global_zero and not last else {}
+        self.add(self.seen, shares if pl_module.loss_weights is None else shares * pl_module.loss_weights)
+        self.solved = False
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.state.fn == "fit":
+            self.solve(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.solve(trainer, pl_module)  # where nothing is validated
+        if trainer.current_epoch + 1 >= self.two_phase.switch_epoch:
+            self.sums = {}  # a hundred megabytes, which no further checkpoint needs
 
     def add(self, features: Tensor, shares: Tensor) -> None:
-        """Take up features (B, D) of images that belong to the classes by these shares, (B, C)."""
+        """Take up features (B, D) of images that belong to the classes by these shares, (B, C), weighted or not."""
         features, shares = features.float(), shares.float()
-        found = {"counts": shares.sum(0), "means": shares.T @ features, "moments": features.T @ features}
+        weighted = features * shares.sum(1, keepdim=True)
+        found = {"counts": shares.sum(0), "means": shares.T @ features, "moments": weighted.T @ features}
         for name, value in found.items():
             if name not in self.sums:
                 self.sums[name] = torch.zeros_like(value, dtype=torch.double)
             self.sums[name] = self.sums[name].to(value.device).add_(value)
+
+    def solve(self, trainer: Any, pl_module: Any) -> None:
+        """Replace the head, and that of an average of the weights, unless that has been done."""
+        if not self.solved:
+            sums, self.solved = self.total(), True
+            for model in {id(model): model for model in (pl_module, validated(trainer, pl_module))}.values():
+                self.solve_into(model.head, sums)
 
     def solve_into(self, head: Any, sums: dict[str, Tensor]) -> None:
         weight, bias = discriminants(sums["counts"], sums["means"], sums["moments"], self.shrinkage)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from cifar10.callbacks.feature_caching import FeatureCaching
+from cifar10.data.pictures import Part
 from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write
 from cifar10.models.plain import plain_predictor
@@ -52,11 +52,11 @@ class Distillation(pl.Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         data = trainer.datamodule
-        images, indices = data.loaded["train"][0], data.indices["train"]
-        file, shape = kept_logits(self.run, images, indices), (len(indices), 2, len(pl_module.class_names))
+        part = data.data.part("train")
+        file, shape = kept_logits(self.run, part), (len(part), 2, len(pl_module.class_names))
         if trainer.is_global_zero and read(file, shape) is None:
-            log.info(f"{self.run}: predicting {len(indices):,} training images and their mirror images")
-            write(file, teach(self.predictor.to(pl_module.device), images, indices, data.eval_batch_size))
+            log.info(f"{self.run}: predicting {len(part):,} training images and their mirror images")
+            write(file, teach(self.predictor.to(pl_module.device), part, data.eval_batch_size))
         trainer.strategy.barrier("Distillation")
         logits = read(file, shape)
         if logits is None:
@@ -69,6 +69,9 @@ class Distillation(pl.Callback):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage == "fit":
             trainer.datamodule.teacher, pl_module.temperature = None, 1.0
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")  # which Lightning leaves out then
 
 
 def read_teacher(run: RunFolder) -> Predictor:
@@ -86,22 +89,23 @@ def read_teacher(run: RunFolder) -> Predictor:
     return predictor
 
 
-def kept_logits(run: RunFolder, images: Any, indices: Tensor) -> Path:
+def kept_logits(run: RunFolder, part: Part) -> Path:
     """Where a teacher's logits for these images are kept, by a name made of its weights, the images and their order."""
     digest = hashlib.sha256(run.best.read_bytes())
-    digest.update(indices.numpy().tobytes())
-    some = images[indices[:: max(1, len(indices) // 100)].to(images.device)]
-    digest.update(some.cpu().numpy().tobytes())
+    if part.digests is not None:
+        digest.update(part.digests.tobytes())
+    pixels = part[:] if part.digests is None else part[:1]  # one shows how pictures become squares
+    digest.update(pixels.cpu().numpy().tobytes())
     return run.logits / f"{digest.hexdigest()[:16]}.npy"
 
 
 @torch.inference_mode()
-def teach(predictor: Predictor, images: Any, indices: Tensor, batch_size: int) -> np.ndarray:
+def teach(predictor: Predictor, part: Part, batch_size: int) -> np.ndarray:
     """The logits of every image and its mirror image: float16 (N, 2, C)."""
     device, found = next(predictor.parameters()).device, []
-    with Progress(2 * len(indices), "asking the teacher") as progress:
-        for places in indices.split(batch_size):
-            batch = images[places.to(images.device)].to(device)
+    with Progress(2 * len(part), "asking the teacher") as progress:
+        for places in torch.arange(len(part)).split(batch_size):
+            batch = part[places].to(device)
             found.append(torch.stack([predictor.logits(view).cpu() for view in (batch, batch.flip(-1))], 1))
             progress.update(2 * len(places))
     return torch.cat(found).half().numpy()

@@ -36,17 +36,18 @@ class FeatureCaching(pl.Callback):
         if views < 0:
             raise ValueError(f"views={views}: must not be negative; 0 is off")
         self.views = views
+        self.splits: bool | None = None  # whether the backbone can be split before the first trainable block
         self._forget()
 
     def _forget(self) -> None:
         self.cached_phase = 0  # the phase whose features are served
-        self.splits: bool | None = None  # whether the backbone can be split before the first trainable block
         self.boundary: dict[str, FeatureCache] | None = None  # the features there
         self.frozen_state: dict[str, Tensor] = {}  # the weights that the served features come from
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if stage != "fit" or not self.views:
             return
+        self.splits = None
         self._forget()
         if trainer.datamodule is None:
             raise UserError("callbacks.feature_caching.views: needs a data module that serves features; set it to 0")

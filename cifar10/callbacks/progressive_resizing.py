@@ -62,10 +62,10 @@ class ProgressiveResizing(pl.Callback):
 
 def takes(pl_module: Any, size: int) -> bool:
     """Whether the network makes logits of images with this side in pixels."""
-    training = pl_module.training
+    training, weight = pl_module.training, next(pl_module.parameters())
     try:
-        with torch.no_grad():
-            pl_module.eval()(torch.zeros(1, 3, size, size, device=pl_module.device, dtype=pl_module.dtype))
+        with torch.no_grad():  # where the weights are: during `setup` the module names the device they will be on
+            pl_module.eval()(torch.zeros(1, 3, size, size, device=weight.device, dtype=weight.dtype))
     except (RuntimeError, ValueError, AssertionError):
         return False
     finally:

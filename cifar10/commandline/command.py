@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 TRACEBACKS = "CIFAR10_TRACEBACKS"  # an environment variable: whether the user of this command set HYDRA_FULL_ERROR=1
 PLUGINS = str(Path(__file__).parents[1] / "sweeps" / "plugins")  # holds the namespace package in which Hydra looks
-PATHS = ("data.root", "data_root", "model.weights", "resume")  # relative to where the command was started
+# relative to where the command was started
+PATHS = ("data.root", "data_root", "model.weights", "callbacks.distillation.teacher", "resume")
 
 
 class Command:

@@ -102,7 +102,7 @@ def with_stages(network: Any, stages: int, name: str) -> nn.Module:
         raise ValueError(f"pooled_stages={stages}: must be 0 to {most}, the stages of {name}")
     copied = copy.copy(network)
     copied._compiled_call_impl = None
-    copied.forward = functools.partial(stage_features, network, stages=stages)
+    copied.forward = functools.partial(stage_features, copied, stages=stages)
     return copied
 
 
@@ -122,8 +122,8 @@ def stage_features(network: Any, images: Tensor, stages: int) -> Tensor:
     """
     last, maps = network.forward_intermediates(images, indices=stages, **finer_stages(network))
     found = [network.forward_head(last, pre_logits=True)]
-    if last.ndim == 4:
-        found.append(last.amax((2, 3)))
+    if last.ndim == 4:  # Swin Transformers have channels last
+        found.append(last.amax((1, 2) if getattr(network, "output_fmt", "NCHW") == "NHWC" else (2, 3)))
     for stage in maps:
         found += [stage.mean((2, 3)), stage.amax((2, 3))]
     return torch.cat(found, 1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cifar10.data.feature_cache import Features
 from cifar10.data.preprocessing import Preprocessing
-from cifar10.models.backbones import count_features, create_backbone, new_head, stage_features, with_stages
+from cifar10.models.backbones import count_features, create_backbone, new_head, with_stages
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.depthwise import speed_up_depthwise
 from cifar10.models.weights import load_weights
@@ -61,7 +61,8 @@ class EfficientNet(ImageClassifier):
         network = create_backbone(backbone, pretrained and weights is None, image_size, drop_path)
         config = resolve_model_data_config(network)
         image_size = config["input_size"][-1] if image_size is None else image_size
-        width = count_features(with_stages(network, pooled_stages, backbone), backbone, image_size)
+        network = with_stages(network, pooled_stages, backbone)
+        width = count_features(network, backbone, image_size)
         preprocessing = Preprocessing(image_size, *(config[k] for k in ("mean", "std", "interpolation")))
         rates = (lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
         super().__init__(class_names, preprocessing, *rates, class_weights)
@@ -71,14 +72,11 @@ class EfficientNet(ImageClassifier):
         self.save_hyperparameters(logger=False)
         self.backbone = speed_up_depthwise(network).to(memory_format=torch.channels_last)
         self.head = new_head(width, len(class_names), dropout)
-        self.pooled_stages = pooled_stages
 
     def logits(self, inputs: Tensor | Features) -> Tensor:
         """The network's logits for preprocessed images, or for the frozen part's features of them."""
         if isinstance(inputs, Features):
             features = self.tail(inputs.input(cast(torch.dtype, self.dtype)))
-        elif self.pooled_stages:
-            features = stage_features(self.backbone, inputs, self.pooled_stages)
         else:
             features = self.backbone(inputs)
         return self.head(features)
@@ -120,8 +118,6 @@ class EfficientNet(ImageClassifier):
         """
         blocks = self.backbone_blocks()
         after = {id(parameter) for learning in blocks[block:] for parameter in learning}
-        if not after and self.pooled_stages:
-            return with_stages(self.backbone, self.pooled_stages, "the backbone"), nn.Identity()
         tail = keep_part(self.backbone, after, first=False) if after else nn.Identity()
         return keep_part(self.backbone, after, first=True), tail
 

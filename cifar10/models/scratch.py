@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cifar10.data.preprocessing import Preprocessing
+from cifar10.errors import UserError
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.networks.build import KERAS_CNN, build_network
 
@@ -57,10 +58,16 @@ class ScratchClassifier(ImageClassifier):
         super().setup(stage)
         start_from: Any = getattr(self.network, "start_from", None)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and start_from and not self.has_seen_images and hasattr(datamodule, "indices"):
+        if stage == "fit" and start_from and not self.has_seen_images:
+            if not hasattr(datamodule, "indices"):
+                raise UserError(f"{type(self.network).__name__} starts from training images: use CIFAR10DataModule")
             images, some = datamodule.loaded["train"][0], datamodule.indices["train"][:STARTING_IMAGES]
             start_from(self.preprocessing(images[part].to(self.device)) for part in some.split(100))
             self.has_seen_images = True
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.has_seen_images = True
 
     def parameter_groups(self) -> dict[str, Iterable[tuple[str, nn.Parameter]]]:
         if self.head_lr is None and self.bias_lr is None:

@@ -29,12 +29,14 @@ def training_cost(
     """
     model = type(model)(**model.hparams)
     two_phase = next((one for one in callbacks if isinstance(one, TwoPhaseFineTuning)), None)
-    views = next((one.views for one in callbacks if isinstance(one, FeatureCaching)), 0)
+    caching = next((one for one in callbacks if isinstance(one, FeatureCaching) and one.views), None)
+    views = caching.views if caching else 0
     forward, phases, once = count_flops(model), [], 0
     numbers = sorted({int(row.get("phase", 1)) for row in rows})
     for number in numbers:
-        frozen = freeze(model, two_phase, number) if two_phase else 0
-        cached = frozen if views else 0
+        first = freeze(model, two_phase, number) if two_phase else 0
+        kept = caching is not None and (number == 1 or caching.splits is not False)
+        cached = frozen_flops(model, first) if kept else 0
         epochs = [row for row in rows if int(row.get("phase", 1)) == number]
         sides = Counter(int(row.get("image_size", model.preprocessing.image_size)) for row in epochs)
         counted = sum(count * count_flops(model, side, learning=True) for side, count in sides.items())
@@ -62,13 +64,18 @@ def training_cost(
 
 
 def freeze(model: Any, two_phase: TwoPhaseFineTuning, phase: int) -> int:
-    """Set `requires_grad` as in a phase; returns the frozen part's operations for one image."""
+    """Set `requires_grad` as in a phase; returns the number of the first block that learns."""
     blocks = model.backbone_blocks()
     first = len(blocks) if phase == 1 else two_phase.first_learning_block(model)
     for index, block in enumerate(blocks):
         for parameter in block:
             parameter.requires_grad_(index >= first)
-    return count_flops(model.split_backbone(first)[0], model.preprocessing.image_size)
+    return first
+
+
+def frozen_flops(model: Any, first: int) -> int:
+    """The operations for one image of the blocks before the first that learns."""
+    return count_flops(model.split_backbone(first)[0], model.preprocessing.image_size) if first else 0
 
 
 def count_flops(network: Any, image_size: int | None = None, learning: bool = False) -> int:

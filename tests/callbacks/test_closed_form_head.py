@@ -84,6 +84,37 @@ def test_a_resumed_run_goes_on_with_what_it_has_seen(datamodule, tmp_path):
     assert again.callback_metrics["val/loss"] == trainer.callback_metrics["val/loss"]
 
 
+class ScaledRows(pl.Callback):
+    """How large the head's weights are as each validation begins."""
+
+    def __init__(self):
+        self.norms = []
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        self.norms.append(float(pl_module.head[1].weight.norm()))
+
+
+@pytest.mark.parametrize("how", [{"max_steps": 2}, {"val_check_interval": 2}], ids=str)
+def test_whatever_is_validated_is_the_solved_head(datamodule, how):
+    seen, model = ScaledRows(), build(datamodule)
+    phases = TwoPhaseFineTuning(head_epochs=1, patience=None)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, callbacks=[phases, ClosedFormHead(0.5, scale=1e-6), seen], logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **how,
+    )  # fmt: skip
+    trainer.fit(model, datamodule)
+    assert max([*seen.norms, model.head[1].weight.norm().item()]) < 1e-2, "training's own would be near 1"
+
+
+def test_weights_of_classes_count_their_images_as_so_many(datamodule):
+    features, targets = torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 1, 1])
+    shares, twice = (torch.nn.functional.one_hot(targets, 2) * torch.tensor(weights) for weights in ([2, 1], [1, 1]))
+    weighted, repeated = ClosedFormHead(), ClosedFormHead()
+    weighted.add(features, shares)
+    repeated.add(torch.cat([features, features[:2]]), torch.cat([twice, twice[:2]]))
+    torch.testing.assert_close(weighted.sums, repeated.sums)
+
+
 def test_a_finished_phase_leaves_no_sums_in_the_checkpoint(datamodule):
     closed_form = ClosedFormHead()
     fit(build(datamodule), datamodule, 1, TwoPhaseFineTuning(head_epochs=1, patience=None), closed_form)

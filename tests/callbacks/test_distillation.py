@@ -4,12 +4,15 @@ import shutil
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
-from cifar10.callbacks.distillation import read_teacher
+from cifar10 import load
+from cifar10.callbacks.distillation import Distillation, read_teacher, teach
 from cifar10.data.augmentation import FLIP
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.models.scratch import ScratchClassifier
 from cifar10.run_folder import RunFolder
 from tests.callbacks.test_two_phase import build
 
@@ -92,10 +95,30 @@ def test_mixed_images_have_mixed_predictions(shapes_root):
     assert not torch.allclose(targets, batch[1])
 
 
-def test_the_teacher_says_what_evaluate_says(teacher, datamodule):
-    predictor = read_teacher(RunFolder(teacher))
-    assert predictor.class_names == tuple(datamodule.class_names)
-    assert predictor.temperature == 1
+def test_the_teacher_says_what_the_run_predicts_of_each_image_and_of_its_mirror_image(teacher, datamodule):
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    part, predictor = datamodule.data.part("train"), load(teacher).predictor
+    found = torch.from_numpy(teach(read_teacher(RunFolder(teacher)), part, 7)).float()
+    images = datamodule.loaded["train"][0][datamodule.indices["train"]]
+    with torch.no_grad():
+        expected = torch.stack([predictor.logits(images), predictor.logits(images.flip(-1))], 1)
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=1e-2)
+    assert (expected[:, 0] - expected[:, 1]).abs().max() > 0.1, "the views differ"
+
+
+def test_a_run_that_crashes_leaves_nothing_of_the_teacher(teacher, datamodule):
+    class Crashes(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            assert datamodule.teacher is not None and pl_module.temperature == 2
+            raise ZeroDivisionError
+
+    model = ScratchClassifier(datamodule.class_names)
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, callbacks=[Distillation(str(teacher), 2.0), Crashes()],
+                         logger=False, enable_checkpointing=False, enable_progress_bar=False)  # fmt: skip
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit(model, datamodule)
+    assert datamodule.teacher is None and model.temperature == 1
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 import pytest
 import pytorch_lightning as pl
+import torch
 
 from cifar10.callbacks.feature_caching import FeatureCaching
-from cifar10.callbacks.progressive_resizing import ProgressiveResizing
+from cifar10.callbacks.progressive_resizing import ProgressiveResizing, takes
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError
 from cifar10.models.networks.build import KERAS_CNN
@@ -62,6 +63,12 @@ def test_what_cannot_have_smaller_images_is_refused_in_a_line(datamodule, tmp_pa
                          enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
     with pytest.raises(UserError, match=message):
         trainer.fit(ScratchClassifier(datamodule.class_names, network), datamodule)
+
+
+def test_smaller_images_are_tried_where_the_weights_are(datamodule):
+    model = ScratchClassifier(datamodule.class_names, FAST)
+    model._device = torch.device("meta")  # Lightning names the GPU while the weights are still on the CPU
+    assert takes(model, 20)
 
 
 def test_a_run_without_end_has_no_size_for_an_epoch_and_is_refused(datamodule, tmp_path):

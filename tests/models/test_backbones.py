@@ -1,5 +1,7 @@
 """Features of a backbone's stages: which maps they come from, and what is refused."""
 
+import copy
+
 import pytest
 import timm
 import torch
@@ -40,6 +42,15 @@ def test_features_of_stages_are_mean_and_maximum_of_each_stages_map(name, stages
     torch.testing.assert_close(found, watched(plain, modules(plain)))
 
 
+@torch.no_grad()
+def test_channels_that_come_last_are_told_from_rows():
+    network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0, img_size=64, window_size=2).eval()
+    found = with_stages(network, 1, "swin")(IMAGES)
+    last = network.forward_features(IMAGES)
+    assert last.shape == (2, 2, 2, 768)
+    torch.testing.assert_close(found[:, 768 : 2 * 768], last.amax((1, 2)))
+
+
 @pytest.mark.parametrize(("name", "most"), [("tf_efficientnet_b0", 7), ("test_convnext", 4)])
 def test_more_stages_than_there_are_are_refused(name, most):
     for stages in (most + 1, -1):
@@ -52,3 +63,11 @@ def test_a_head_on_stages_sees_the_same_from_the_frozen_part():
     model = EfficientNet(["a", "b"], "test_efficientnet", pretrained=False, image_size=64, pooled_stages=3).eval()
     frozen, rest = model.split_backbone(len(model.backbone_blocks()))
     torch.testing.assert_close(model.head(rest(frozen(IMAGES))), model.logits(IMAGES))
+
+
+def test_a_backbone_that_shows_its_stages_is_called_as_any_other():
+    model = EfficientNet(["a", "b"], "test_efficientnet", pretrained=False, image_size=64, pooled_stages=3)
+    called = []
+    model.backbone.register_forward_hook(lambda *_: called.append(True))  # as sharding and compiling need
+    model.logits(IMAGES)
+    assert called and torch.equal(copy.deepcopy(model).eval().logits(IMAGES), model.eval().logits(IMAGES))

@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 
+from cifar10.errors import UserError
 from cifar10.models.efficientnet import EfficientNet
 from cifar10.models.networks.fast_cnn import FastCNN
 from cifar10.models.optimizers import Muon
@@ -166,6 +167,26 @@ def test_training_begins_from_whitened_images_which_stay_as_they_are(datamodule,
     again = FastCNN(widths=(4, 4, 4))
     again.start_from(ours.preprocessing(part) for part in images.split(100))
     assert torch.equal(ours.network.whiten.weight, again.whiten.weight)
+
+
+def test_a_trained_network_keeps_its_first_layer_when_it_is_trained_on(datamodule, tmp_path):
+    fit(datamodule, tmp_path, 1)
+    loaded = ScratchClassifier.load_from_checkpoint(tmp_path / "1.ckpt", weights_only=True)
+    loaded.network.whiten.weight.data.fill_(0.5)
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.fit(loaded, datamodule)
+    assert (loaded.network.whiten.weight == 0.5).all()
+
+
+def test_without_training_images_to_start_from_it_is_refused_in_a_line(tmp_path):
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    batches = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(torch.rand(2, 3, 32, 32), torch.tensor([0, 1]))
+    )
+    with pytest.raises(UserError, match=r"^FastCNN starts from training images: use CIFAR10DataModule$"):
+        trainer.fit(ScratchClassifier(list("ab"), FAST), batches)
 
 
 def test_a_checkpoint_predicts_as_the_model_does(datamodule, tmp_path):

@@ -74,6 +74,21 @@ def test_a_cached_trunk_counts_once_for_each_view():
     assert costs[1]["train_flops"] < costs[2]["train_flops"] < costs[0]["train_flops"]
 
 
+def test_a_backbone_that_cannot_be_split_is_not_split_to_count_it(monkeypatch):
+    model, caching, whole = backbone(), FeatureCaching(2), EfficientNet.split_backbone
+    caching.splits = False  # as training found: only phase 1 was cached
+
+    def split(self, block):
+        assert block == len(self.backbone_blocks()), "blocks that take more than one argument cannot be left out"
+        return whole(self, block)
+
+    monkeypatch.setattr(EfficientNet, "split_backbone", split)
+    phases = [TwoPhaseFineTuning(head_epochs=2)]
+    plain, cached = (training_cost(model, [*phases, *more], ROWS, 100, 10)["phases"] for more in ([], [caching]))
+    assert cached[0]["flops_per_epoch"] < plain[0]["flops_per_epoch"] / 10
+    assert cached[1] == plain[1]
+
+
 @pytest.mark.parametrize("views", [0, 2])
 def test_counting_leaves_the_model_as_it_was(views):
     model = backbone()
