@@ -17,7 +17,7 @@ step() { # NAME COMMAND...: output to RESULTS/NAME.log, seconds to RESULTS/secon
 }
 evaluate() { # FOLDER...: every finished run on the test images
     for run in "$@"; do
-        step "evaluate_$(basename "$run")" "$python" evaluate.py run="$run"
+        step "evaluate_$(basename "$run")" "$python" evaluate.py run="$run" tta=flip_shift
         cp "$run/evaluation/metrics.json" "$results/$(basename "$run")_metrics.json"
         cp "$run/metrics.csv" "$results/$(basename "$run")_epochs.csv"
     done
@@ -30,10 +30,14 @@ trap 'kill %1 2> /dev/null' EXIT
 runs=outputs/gpu_hour
 step comparison "$python" train.py experiment=gpu hydra.sweep.dir="$runs" hydra.sweep.subdir='${name}' $extra
 evaluate "$runs"/gpu_*/
+step fast_cnn "$python" train.py model=fast_cnn data.val_size=0 hydra.run.dir="$runs/fast_cnn" $extra
+evaluate "$runs/fast_cnn"
 step backbone "$python" -m tests.benchmarks --device "$device" --only backbone cache \
     --output "$results/backbone.json" $quick
 step best "$python" train.py experiment=gpu_best hydra.run.dir="$runs/best" $extra
 evaluate "$runs/best"
+step fast_cnn_overnight "$python" train.py experiment=overnight model=fast_cnn hydra.run.dir="$runs/overnight" $extra
+evaluate "$runs/overnight"
 step benchmark "$python" -m tests.benchmarks --device "$device" --only data epoch memory \
     --output "$results/benchmark.json" $quick
 for precision in 32-true 16-mixed; do # fine-tuning in other precisions
@@ -50,6 +54,7 @@ print("the same bits" if not differ else f"{len(differ)} of {len(a)} tensors dif
 sys.exit(bool(differ))' "$@"
 }
 declare -A deterministic=(
+    [fast_cnn]="model=fast_cnn"
     [cnn]="model=cnn data.mixup_alpha=0.4 data.cutmix_alpha=1 data.cutout=8 data.flip=true data.crop_padding=4"
     [b0]="model=efficientnet_b0 model.drop_path=0.2 callbacks.two_phase.head_epochs=1 data.train_size=5000"
     [b0_cached]="model=efficientnet_b0 callbacks.two_phase.head_epochs=1 callbacks.feature_caching.views=2 data.train_size=5000"
