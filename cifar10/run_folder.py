@@ -26,7 +26,7 @@ SUMMARY = {
     **dict.fromkeys(METRICS, object),
     **{"data": str, "synthetic": bool, "train_images": int, "val_images": int},
     **{"epochs": int, "seconds": (float, None), "hardware": str, "precision": str, "commit": str, "versions": {}},
-    **{"cost": COST, "watchers": [str], "class_counts": {"train": [int], "val": [int]}},
+    **{"weights_sha256": (str, None), "cost": COST, "watchers": [str], "class_counts": {"train": [int], "val": [int]}},
 }
 KEYWORDS = ("null", "true", "false", "nan", "inf")  # to Hydra, unless they are quoted
 
@@ -53,9 +53,9 @@ SETTINGS = {
             *("trainer.enable_model_summary", "callbacks.dashboard", "callbacks.timer"),
         ),
         Free.RECIPE: (
-            *("name", "seed", "data.seed", "resume", "output_dir", "logger", "tags", "callbacks.checkpoint"),
-            *("callbacks.epoch_log", "trainer.deterministic", "trainer.default_root_dir"),
-            "trainer.num_sanity_val_steps",
+            *("name", "seed", "data.seed", "resume", "output_dir", "logger", "tags", "callbacks.epoch_log"),
+            *("callbacks.checkpoint.dirpath", "callbacks.checkpoint.every_n_steps", "trainer.deterministic"),
+            *("trainer.default_root_dir", "trainer.num_sanity_val_steps"),
         ),
         Free.RESUME: ("trainer.max_epochs", "trainer.precision", "trainer.compile", "hydra"),
         Free.RESUME | Free.SWEEP: (
@@ -81,13 +81,13 @@ def is_free(setting: str, free: Free) -> bool:
 def recipe(cfg: DictConfig, watchers: Sequence[str] = (), resolve: bool = False) -> dict[str, object]:
     """Every setting that a result depends on, by dotted key, without the seed and null values.
 
-    watchers: keys in `cfg.callbacks` of callbacks, besides Lightning's own, that change nothing.
+    watchers: keys in `cfg.callbacks` of those that change nothing, in earlier versions also of the checkpoint.
     """
     settings: Any = OmegaConf.to_container(cfg, resolve=resolve)
     for key, callback in list((settings.get("callbacks") or {}).items()):
         module, _, name = str((callback or {}).get("_target_")).rpartition(".")
         lightning = module.partition(".")[0] in ("pytorch_lightning", "lightning")
-        if key in watchers or (lightning and name in WATCHERS):
+        if (key in watchers and key != "checkpoint") or (lightning and name in WATCHERS):
             del settings["callbacks"][key]
     found = {key: value for key, value in leaves(settings) if not is_free(key, Free.RECIPE)}
     return {key: value for key, value in found.items() if value is not None and value != {}}

@@ -76,6 +76,15 @@ def test_other_data_is_not_answered_with_stored_predictions(command, run, tmp_pa
     assert json.loads((run / "evaluation" / "metrics.json").read_text())["n"] == 50
 
 
+def test_a_damaged_temperature_is_fitted_anew(command, run):
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0
+    file = run / "evaluation" / "calibration.json"
+    whole = file.read_text()
+    file.write_text(whole[:20])
+    assert command("evaluate.py", "run=outputs/cnn/run") == 0, command.err
+    assert file.read_text() == whole
+
+
 def test_damaged_predictions_are_made_anew(command, run):
     (run / "evaluation").mkdir()
     (run / "evaluation" / "predictions.npz").write_bytes(b"half an arch")
@@ -292,12 +301,14 @@ def test_corruptions_are_measured_kept_and_reported(command, jobs, tmp_path):
     assert comparison(tmp_path)[0]["robustness"] == found
 
 
-def test_published_corruptions_are_read_from_their_folder(command, jobs, tmp_path):
+def test_published_corruptions_are_read_from_their_folder(command, jobs, tmp_path, monkeypatch):
     rng, folder = np.random.default_rng(0), tmp_path / "c"
     folder.mkdir()
     for name in ("fog", "frost"):
         np.save(folder / f"{name}.npy", rng.integers(0, 256, (50, 32, 32, 3), dtype=np.uint8))
     np.save(folder / "labels.npy", np.tile(np.arange(10), 5))
+    assert "was not trained on CIFAR-10's classes" in refuse(command, "run=sweep/0", "data=cifar10c", "data.root=c")
+    monkeypatch.setattr("cifar10.evaluation.robustness.CIFAR10.class_names", Shapes.class_names)
     assert command("evaluate.py", "run=sweep/0", "data=cifar10c", "data.root=c") == 0
     found = json.loads((jobs / "0" / "evaluation" / "metrics.json").read_text())["cifar10c"]
     assert sorted(found["corruptions"]) == ["fog", "frost"] and np.array(found["groups"][0]["acc"]).shape == (2, 5)

@@ -65,6 +65,7 @@ def test_what_may_change_in_a_sweep_may_change_in_a_run():
             "callbacks.dashboard=null",
             "callbacks.dashboard.images=0",
             "data.eval_batch_size=7",
+            "callbacks.checkpoint.dirpath=kept",
             "+trainer.profiler=simple",
         ),
         "+callbacks.rates={_target_: pytorch_lightning.callbacks.LearningRateMonitor, logging_interval: step}",
@@ -81,6 +82,7 @@ def test_one_recipe_whatever_is_watched_and_wherever_it_runs(override):
     "override",
     [
         *("model.lr=3", "data.train_size=9", "trainer.max_epochs=3", "trainer.precision=64-true"),
+        "callbacks.checkpoint.monitor=val/acc",
         "+callbacks.swa={_target_: pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.1}",
         "+callbacks.rates={_target_: elsewhere.LearningRateMonitor}",
         "+callbacks.mine={_target_: elsewhere.Callback}",

@@ -41,8 +41,6 @@ class Checkpoint(callbacks.Checkpoint):
     `best_model_path`, `best_model_score`: as in ModelCheckpoint.
     """
 
-    changes_training = False
-
     def __init__(
         self, dirpath: str, monitor: str = "val/loss", mode: str | None = None, every_n_steps: int | None = None
     ):
@@ -115,7 +113,11 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         done = batch_idx + 1
-        if trainer.is_last_batch or (trainer.enable_validation and done % (trainer.val_check_batch or math.inf) == 0):
+        counted = done  # since the last validation could have been, over all epochs if it goes by batches alone
+        if trainer.check_val_every_n_epoch is None:
+            counted = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        to_validate = trainer.enable_validation and counted % (trainer.val_check_batch or math.inf) == 0
+        if trainer.is_last_batch or to_validate:
             return  # validation comes first: the end of the epoch is the next place to resume from
         if done % trainer.accumulate_grad_batches:
             return  # gradients are not in a checkpoint

@@ -1,5 +1,6 @@
 """A finished run's predictions: stored ones if they are this checkpoint's, else new ones; opens the test images."""
 
+import contextlib
 import json
 import logging
 from dataclasses import replace
@@ -39,13 +40,12 @@ NEEDED = {"data", "data_sha256", "checkpoint", "checkpoint_sha256"}
 def predicted(run: FinishedRun, settings: Settings) -> Run:
     """The run with its predictions, stored or new; on its own data, its folder then holds the temperature, too."""
     found = stored_or_new(run, settings)
-    if (
-        settings.data is None
-        and len(found.val_labels)
-        and read_calibration(run.folder, found.facts["checkpoint_sha256"]) is None
-    ):
-        weights = found.facts["checkpoint_sha256"]
-        write_calibration(run.folder, Calibration(found.temperature, len(found.val_labels), weights))
+    if settings.data is None and len(found.val_labels):
+        weights, current = found.facts["checkpoint_sha256"], None
+        with contextlib.suppress(UserError):  # a damaged file is written anew
+            current = read_calibration(run.folder, weights)
+        if current is None:
+            write_calibration(run.folder, Calibration(found.temperature, len(found.val_labels), weights))
     return found
 
 
@@ -176,7 +176,8 @@ def predict(
     views: a name in `VIEWS`, over which they are averaged; None: of the images themselves.
     """
     device, logits = next(predictor.parameters()).device, []
-    for batch, *_ in Batches(images, torch.zeros(len(images)), torch.arange(len(images)), batch_size):
+    labels = torch.zeros(len(images), device=images.device)  # which nobody reads
+    for batch, *_ in Batches(images, labels, torch.arange(len(images)), batch_size):
         batch = batch.to(device)
         logits.append((mean_logits(predictor, batch, views) if views else predictor.logits(batch)).cpu())
         if progress is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from cifar10.commandline.instantiate import matches
 from cifar10.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, names_of
 from cifar10.data.corruptions.published import PUBLISHED_CORRUPTIONS, available_cifar10c, load_cifar10c
+from cifar10.data.sources.cifar10 import CIFAR10
 from cifar10.data.split import stratified_order
 from cifar10.errors import UserError
 from cifar10.evaluation.predictions import (
@@ -109,7 +110,9 @@ def measure(
     files = {run.folder: evaluation_folder(run.folder, settings) / FILES[kind] for run in runs}
     models, results = {}, {}
     for run in runs:
-        models[run.folder] = run.load_predictor(settings.checkpoint).to(settings.device)
+        model = models[run.folder] = run.load_predictor(settings.checkpoint).to(settings.device)
+        if kind == "published" and model.class_names != CIFAR10.class_names:
+            raise UserError(f"data=cifar10c: {run.folder} was not trained on CIFAR-10's classes")
         own = identity | {"checkpoint_sha256": checkpoint_sha256(run, settings)}
         stored = read(files[run.folder])
         fits = stored and all(stored.get(key) == value for key, value in own.items())
@@ -173,7 +176,8 @@ def collect(groups: Sequence[Group], kind: str, settings: Settings) -> dict | No
     results = [
         result
         for run in runs
-        if (result := found[run.folder]) and result["checkpoint_sha256"] == run.facts["checkpoint_sha256"]
+        if (result := found[run.folder])
+        and all(result.get(key, run.facts[key]) == run.facts[key] for key in ("checkpoint_sha256", "data_sha256"))
     ]
     if len(results) < len(runs) or len({result["images"] for result in results}) > 1:
         return None

@@ -64,8 +64,9 @@ class FinishedRun:
 
     @property
     def recipe(self) -> dict[str, object]:
-        """Every setting that a result depends on, by dotted key."""
-        return recipe(self.cfg, self.summary.get("watchers", ()))
+        """Every setting that a result depends on, by dotted key; of a file of weights, its content."""
+        weights = self.summary.get("weights_sha256")
+        return recipe(self.cfg, self.summary.get("watchers", ())) | ({"model.weights": weights[:12]} if weights else {})
 
     @property
     def validated(self) -> bool:

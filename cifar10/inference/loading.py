@@ -54,11 +54,11 @@ class Model:
     """A finished run, ready to predict; made by `load`.
 
     predictor: the network with its preprocessing and temperature, an nn.Module. calibration: in words, where the
-    temperature comes from.
+    temperature comes from. weights_sha256: of the checkpoint.
     """
 
-    def __init__(self, folder: Path, predictor: Predictor, device: torch.device, calibration: str):
-        self.folder, self.name = folder, shown(folder)
+    def __init__(self, folder: Path, predictor: Predictor, device: torch.device, calibration: str, weights_sha256: str):
+        self.folder, self.name, self.weights_sha256 = folder, shown(folder), weights_sha256
         self.predictor, self.device, self.calibration = predictor.to(device), device, calibration
         preprocessing = predictor.preprocessing
         self.square = Square(cast(int, preprocessing.store_size), preprocessing.resize_mode, preprocessing.background)
@@ -125,9 +125,9 @@ def load(run: str | Path, checkpoint: str = "best", device: str | torch.device =
         words = f"not calibrated; {RunFolder(finished.folder).evaluate_command} fits the temperature"
         if not finished.validated:
             words = "not calibrated, as no image was kept from training to fit a temperature on"
-        return Model(finished.folder, predictor, settings.device, words)
+        return Model(finished.folder, predictor, settings.device, words, weights)
     predictor.temperature = calibration.temperature
-    return Model(finished.folder, predictor, settings.device, str(calibration))
+    return Model(finished.folder, predictor, settings.device, str(calibration), weights)
 
 
 def one_by_one(images: Picture | Iterable[Picture]) -> Sequence[Picture]:

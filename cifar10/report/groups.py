@@ -106,9 +106,9 @@ def group_runs(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[
     the runs' own, with the settings that differ where two are equal.
     Raises ValueError unless there is a name for each.
     """
-    by_recipe: dict[str, list[Run]] = {}
+    by_recipe: dict[tuple, list[Run]] = {}
     for run in runs:
-        by_recipe.setdefault(key_of(run), []).append(run)
+        by_recipe.setdefault(recipe_of(run), []).append(run)
     series = {key_of(run, but=TRAIN_SIZE): run for run in reversed(runs)}
     keys = list(dict.fromkeys(key_of(run, but=TRAIN_SIZE) for run in runs))
     if names is None:
@@ -124,20 +124,25 @@ def group_runs(runs: Sequence[Run], names: Sequence[str] | None = None) -> list[
 
 def distinct_names(runs: Sequence[Run], most: int = 3) -> list[str]:
     """The runs' names, with up to `most` of the settings that tell runs of the same name apart."""
-    names = []
+    bases = []
     for run in runs:
         same = [other for other in runs if other.name == run.name]
         keys = sorted({key for other in same for key in {**run.recipe, **other.recipe}
                        if run.recipe.get(key) != other.recipe.get(key)})  # fmt: skip
         settings = [f"{key.rpartition('.')[2]}={run.recipe.get(key)}" for key in keys[:most]]
-        name = f"{run.name} ({', '.join(settings)}{', ...' if len(keys) > most else ''})" if keys else run.name
-        names.append(name if name not in names else f"{name} #{names.count(name) + 1}")
-    return names
+        bases.append(f"{run.name} ({', '.join(settings)}{', ...' if len(keys) > most else ''})" if keys else run.name)
+    counts = [bases[: number + 1].count(base) for number, base in enumerate(bases)]
+    return [base if count == 1 else f"{base} #{count}" for base, count in zip(bases, counts, strict=True)]
 
 
 def key_of(run: Run, but: str | None = None) -> str:
     """The run's recipe as text, but for one setting."""
     return json.dumps({key: value for key, value in run.recipe.items() if key != but}, sort_keys=True, default=str)
+
+
+def recipe_of(run: Run) -> tuple:
+    """What runs of one recipe share; the number of training images may be set in several ways."""
+    return key_of(run, but=TRAIN_SIZE), run.summary.get("train_images", run.recipe.get(TRAIN_SIZE))
 
 
 def train_images(group: Group) -> int:
@@ -155,8 +160,12 @@ def largest(groups: Sequence[Group]) -> list[Group]:
 
 
 def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
-    """Why runs cannot be compared with the first, by folder: different classes, test images or labels."""
+    """Why runs cannot be compared with the first, by folder: different classes, test images or labels.
+
+    Nor can a second run of the same recipe and seed: it is no second sample of what the seed decides.
+    """
     first, problems = runs[0], {}
+    known = {(recipe_of(run), run.seed): run.folder for run in reversed(runs)}
     for run in runs[1:]:
         if run.class_names != first.class_names:
             problems[run.folder] = unlike(run.class_names, first.class_names, first.folder)
@@ -165,6 +174,8 @@ def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
             problems[run.folder] = f"was tested on different images ({one}) from {first.folder} ({other})"
         elif not np.array_equal(run.labels, first.labels):
             problems[run.folder] = f"was tested with different labels from {first.folder}"
+        elif (same := known[recipe_of(run), run.seed]) != run.folder:
+            problems[run.folder] = f"has the recipe and the seed of {same}; other seeds would say more"
     return problems
 
 

@@ -82,12 +82,15 @@ def cluster(matrix: np.ndarray) -> np.ndarray:
 
 
 def format_per_class(metrics: dict[str, Any], longest: int = 60) -> str:
-    """The result of `classification_metrics` as scikit-learn's `classification_report`; longer names are cut."""
+    """The result of `classification_metrics` as scikit-learn's `classification_report`; longer names are cut.
+
+    Classes without images are left out, and so are in no mean.
+    """
     counts = np.array(metrics["confusion_matrix"])
-    names = [printable(row["class"]) for row in metrics["per_class"]]
+    classes = [number for number, row in enumerate(metrics["per_class"]) if row["support"]]
+    names = [printable(metrics["per_class"][number]["class"]) for number in classes]
     names = [name if len(name) <= longest else f"{name[: longest - 1]}…" for name in names]
     labels, predictions = (np.repeat(axis.ravel(), counts.ravel()) for axis in np.indices(counts.shape))
-    classes = range(len(names))
     report = classification_report(labels, predictions, labels=classes, target_names=names, zero_division=ABSENT)
     return str(report).rstrip()
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib import util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_timm_opens_the_folder_and_gives_the_same_logits(command, fine_tuned, tm
     data, preprocessing = timm.data.resolve_model_data_config(opened), model.predictor.preprocessing
     assert data["input_size"] == (3, 40, 40) and tuple(data["mean"]) == preprocessing.mean
     card = (tmp_path / "out/README.md").read_text()
-    assert "timm.create_model" in card and "Not evaluated on test images" in card and "license: " in card
+    assert "timm.create_model" in card and "No test report of these weights" in card and "license: " in card
 
 
 def test_a_network_of_this_project_is_a_folder_with_a_card_that_says_how_to_open_it(command, evaluated, tmp_path):
@@ -187,8 +188,23 @@ def test_a_network_of_this_project_is_a_folder_with_a_card_that_says_how_to_open
     with torch.no_grad():
         torch.testing.assert_close(found["network"](inputs), load(evaluated, device="cpu").predictor.network(inputs))
     assert "On 40 test images: accuracy" in card and "Trained on drawn pictures" in card
+    assert "Trained from scratch" in card
     assert command(DOOR, "export", f"run={evaluated}", "format=safetensors", f"output={tmp_path / 'out'}") == 1
     assert "exists; remove it, or name another folder" in command.err
+
+
+def test_a_card_has_the_test_accuracy_of_these_weights_alone_and_the_networks_own_size(command, tiny, tmp_path):
+    network = ["data.image_size=40", "hydra.run.dir=run", "+trainer.limit_train_batches=1"]
+    assert command("train.py", *tiny, *network) == 0 and command("evaluate.py", "run=run") == 0, command.err
+    assert command("train.py", "resume=run", "trainer.max_epochs=2") == 0, command.err
+    assert command(DOOR, "export", "run=run", "checkpoint=last", "format=safetensors", "output=out") == 0, command.err
+    card = Path("out/README.md").read_text()
+    assert "No test report of these weights" in card
+    exec(card.split("```python\n")[1].split("```")[0].replace("FOLDER", "out"), found := {})
+    inputs = torch.randn(2, 3, 40, 40)
+    with torch.no_grad():
+        expected = load("run", checkpoint="last", device="cpu").predictor.network(inputs)
+        torch.testing.assert_close(found["network"](inputs), expected)
 
 
 @pytest.mark.promise("bad inputs")

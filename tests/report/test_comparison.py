@@ -39,6 +39,29 @@ def test_groups_of_the_same_name_are_told_apart_by_what_differs():
     assert [group.name for group in groups] == ["cnn (lr=0.1)", "cnn (lr=0.2)"]
 
 
+def test_more_groups_of_the_same_name_than_settings_tell_apart_are_numbered():
+    runs = [make_run(folder=str(lr), **dict.fromkeys("abc", lr > 1), **{"model.lr": lr}) for lr in (1, 2, 3, 4)]
+    names = [group.name for group in group_runs(runs)]
+    assert names[1:] == ["cnn (a=True, b=True, c=True, ...)" + end for end in ("", " #2", " #3")]
+
+
+def test_the_same_number_of_training_images_is_the_same_recipe_however_it_was_set():
+    runs = [
+        make_run(seed=0),
+        make_run(seed=1, **{"data.train_size": 100}),
+        make_run(seed=2, **{"data.train_size": 1.0}),
+    ]
+    for run in runs:
+        run.facts["summary"]["train_images"] = 100
+    (group,) = group_runs(runs)
+    assert [run.seed for run in group.runs] == [0, 1, 2] and efficiency([group]) == []
+
+
+def test_a_second_run_of_the_same_seed_is_no_second_sample():
+    runs = [make_run(lr=1), make_run(lr=1, folder="again"), make_run(seed=1, lr=1), make_run(lr=2, folder="other")]
+    assert check_comparable(runs) == {"again": "has the recipe and the seed of cnn_0; other seeds would say more"}
+
+
 def test_names_can_be_given_and_must_fit():
     runs = [make_run("cnn", lr=1), make_run("b0", lr=2)]
     assert [group.name for group in group_runs(runs, ["A", "B"])] == ["A", "B"]
@@ -136,5 +159,5 @@ def test_what_cannot_be_compared_with_the_first_run_is_named(change, reason):
     first, other = make_run(folder="first"), make_run(folder="other")
     for key, value in change.items():
         setattr(other, key, value)
-    problems = check_comparable([first, make_run(folder="same"), other])
+    problems = check_comparable([first, make_run(seed=1, folder="same"), other])
     assert list(problems) == ["other"] and reason in problems["other"]

@@ -107,6 +107,8 @@ def test_classes_without_images_or_predictions_keep_their_place():
     assert [row["f1"] for row in metrics["per_class"]] == pytest.approx([np.nan, 1.0, np.nan, np.nan], nan_ok=True)
     assert metrics["macro_f1"] == metrics["balanced_acc"] == 1.0
     assert np.shape(metrics["confusion_matrix"]) == (4, 4)
+    (line,) = [line for line in format_per_class(metrics).splitlines() if "macro avg" in line]
+    assert line.split()[2:5] == ["1.00", "1.00", "1.00"]
 
 
 def test_the_result_goes_through_json_unchanged():

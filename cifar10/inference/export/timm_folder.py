@@ -1,6 +1,7 @@
 """A run's network as a folder of safetensors that timm opens, with a model card."""
 
 import copy
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -67,11 +68,13 @@ def with_classifier(backbone: Any, head: nn.Linear) -> nn.Module:
 def write_own(run: FinishedRun, model: Model, folder: Path) -> dict:
     """The same files for a network of this project, which timm does not know."""
     network = dict(model.predictor.network.named_modules()).get("network", model.predictor.network)
+    takes_size = "image_size" in inspect.signature(type(network)).parameters
+    sized = {"image_size": model.predictor.preprocessing.image_size} if takes_size else {}
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     (folder / "model.safetensors").write_bytes(save(tensors))
     config = {
         "architecture": str(run.cfg.model.network["_target_"]),
-        "network": {key: value for key, value in run.cfg.model.network.items() if key != "_target_"},
+        "network": {key: value for key, value in run.cfg.model.network.items() if key != "_target_"} | sized,
         "num_classes": len(model.class_names),
         "label_names": list(model.class_names),
         "preprocessing": model.predictor.preprocessing.settings,
@@ -87,14 +90,16 @@ def model_card(run: FinishedRun, model: Model, config: dict) -> str:
     file = run.folder / "evaluation" / "metrics.json"
     try:
         scores = json.loads(file.read_text(encoding="utf-8"))["groups"][0]["runs"][0]
+        current = scores["checkpoint_sha256"] == model.weights_sha256
     except (OSError, ValueError, LookupError, TypeError):
-        scores = None
+        current = False
     return PAGES.get_template("model_card.md").render(
         run=run,
         name=str(run.cfg.name),
         summary=run.summary,
         recipe={key: value for key, value in settings.items() if not key.endswith("_target_")},
-        scores=scores,
+        scores=scores if current else None,
+        imagenet=run.cfg.model.get("pretrained") and run.cfg.model.get("weights") is None,
         model=model,
         config=config,
         percent=percent,

@@ -50,9 +50,10 @@ class Server:
         self.slow = ThreadPoolExecutor(max(1, cores() // 2))  # what may take seconds, so that nothing else waits for it
         self.networks = ThreadPoolExecutor(1)  # which use all cores themselves
         self.batchers = [Batcher(model.probabilities, self.networks) for model in models]
-        self.nonce = secrets.token_urlsafe(16)
+        self.nonce, self.any_host = secrets.token_urlsafe(16), False
 
     def app(self, any_host: bool) -> Starlette:
+        self.any_host = any_host
         routes = [
             Route("/", self.page),
             Route("/predict", self.predict, methods=["POST"]),
@@ -63,7 +64,9 @@ class Server:
         return Starlette(routes=routes, middleware=guard, exception_handlers=handlers)
 
     async def page(self, request: Request) -> Response:
-        text = PAGES.get_template("serve.html").render(models=self.models, nonce=self.nonce, max_bytes=self.max_bytes)
+        text = PAGES.get_template("serve.html").render(
+            models=self.models, nonce=self.nonce, max_bytes=self.max_bytes, any_host=self.any_host
+        )
         headers = {
             **{"Content-Security-Policy": POLICY.format(nonce=self.nonce), "X-Content-Type-Options": "nosniff"},
             **{"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"},
