@@ -58,7 +58,10 @@ def fits_on(device: "torch.device", nbytes: int) -> bool:
     """Whether so many bytes can live on a GPU: in half of its free memory at most, as the network needs the rest."""
     import torch
 
-    return device.type == "cuda" and nbytes < torch.cuda.mem_get_info(device)[0] / 2
+    if device.type != "cuda":
+        return False
+    idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # PyTorch keeps what it has freed
+    return nbytes < (torch.cuda.mem_get_info(device)[0] + idle) / 2
 
 
 def size(nbytes: int) -> str:

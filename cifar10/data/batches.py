@@ -122,12 +122,15 @@ class Batches:
         else:  # with two views, half of the images in each, swapped in the next epoch
             views = ((places[shard], (places[shard] + self.epoch) % features.views) for shard in shards)
             inputs = (Features(features.read(*each)) for each in views)
+        teacher = self.teacher() if draws is not None else None
+        if teacher is not None:
+            teacher, places = teacher.to(self.labels.device), places.to(self.labels.device)
         for shard, images in zip(shards, inputs, strict=True):
             self.delivered += 1
             labels = self.labels[order[shard]]
-            if draws is not None and (teacher := self.teacher()) is not None:
+            if teacher is not None and draws is not None:
                 mirrored = (draws[shard][:, FLIP] < 0.5) & bool(self.augmentation and self.augmentation.flip)
-                labels = teacher[places[shard], mirrored.long().cpu()].to(labels.device)
+                labels = teacher[places[shard], mirrored.long()]
             yield (images, labels) if draws is None else (images, labels, draws[shard])
 
 

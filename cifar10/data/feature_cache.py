@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from cifar10.errors import UserError
-from cifar10.machine import free_memory, size
+from cifar10.machine import fits_on, free_memory, size
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class FeatureCache:
         dtype = torch.bfloat16 if example.dtype == torch.bfloat16 else torch.float16
         self.views = views
         self.nbytes = count * views * shape.numel() * dtype.itemsize
-        if device.type == "cuda" and self.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+        if fits_on(device, self.nbytes):
             self.place = "on the GPU"
             self.rows = torch.empty(count * views, *shape, dtype=dtype, device=device)
         elif self.nbytes * processes < free_memory() / 2:

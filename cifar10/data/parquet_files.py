@@ -112,10 +112,10 @@ def number_classes(
     return names, numbers
 
 
-def natural(value: str | int) -> list[str | int]:
+def natural(value: str | int) -> tuple[list[str | int], str]:
     """A key that sorts 2 before 10."""
     parts = re.split(r"(\d+)", str(value))
-    return [*(int(part) if place % 2 else part for place, part in enumerate(parts)), str(value)]
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], str(value)
 
 
 def read_picture(

@@ -102,7 +102,8 @@ class PictureData(LoadedData):
         if self.keeps:
             self.write_problems()
         listed = shown(self.run.unreadable) if self.run is not None and self.keeps else ""
-        check_readable(self.pictures, names, self.store.errors, self.max_unreadable, listed)
+        unreadable = {index: self.store.errors[index] for index in lost}
+        check_readable(self.pictures, names, unreadable, self.max_unreadable, listed)
         if self.keeps and remembered is None:
             self.write_split()
 

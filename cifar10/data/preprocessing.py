@@ -150,7 +150,8 @@ def fit(images: Tensor, size: int, resize: str = "crop", background: tuple[int, 
         rows, columns = (max(1, round(size * side / max(height, width))) for side in (height, width))
     if (height, width) != (rows, columns):
         batch = images.reshape(-1, *images.shape[-3:])
-        resized = F.interpolate(batch, (rows, columns), mode="bicubic", antialias=True)
+        # PyTorch has integer arithmetic on the CPU alone
+        resized = F.interpolate(batch.cpu(), (rows, columns), mode="bicubic", antialias=True).to(images.device)
         images = resized.reshape(*images.shape[:-2], rows, columns)
     if (rows, columns) == (size, size):
         return images

@@ -179,7 +179,8 @@ def sizes(findings: Findings) -> Iterator[Block]:
 def pixels(findings: Findings) -> Iterator[Block]:
     means, deviations = (", ".join(f"{value:.4f}" for value in each) for each in (findings.mean, findings.std))
     yield Paragraph(
-        f"Red, green and blue in [0, 1]: mean [{means}], standard deviation [{deviations}], to normalise with."
+        f"Red, green and blue in [0, 1], without test pictures: mean [{means}], standard deviation [{deviations}], to"
+        " normalise with."
     )
     names = ["all", *(findings.collection.class_names if len(findings.means) <= FEW_CLASSES + 1 else [])]
     pictures = [

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cifar10.data.augmentation import Augmentation
 from cifar10.data.augmentation.transforms import erase, random_boxes
 from cifar10.data.preprocessing import Preprocessing
+from cifar10.errors import UserError
 from tests.data.test_transforms import IMAGENET, random_images, uniform
 
 SETTINGS = {
@@ -62,6 +63,33 @@ def test_a_setting_adds_numbers_and_leaves_those_of_the_others_as_they_are(name)
     )
     assert torch.equal(extended[:, :10], plain) and torch.equal(extended, full)
     assert (full[:, 10:] >= 0).all() and (full[:, 10:] < 1).all() and len(full.unique(dim=1).T) == 29
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_training_makes_oblong_images_square_as_evaluation_does(resize):
+    images, preprocessing = random_images(4, 3, 48, 32), Preprocessing(24)
+    preprocessing.set_fit(32, resize, (255, 255, 255))
+    draws = Augmentation().draw(4, np.random.default_rng(0))
+    out, _ = Augmentation().apply(images, torch.zeros(4, dtype=torch.long), draws, preprocessing, 10)
+    torch.testing.assert_close(out, preprocessing(images))
+
+
+def test_cutout_blanks_the_same_part_of_images_that_a_crop_has_enlarged():
+    images, preprocessing = torch.full((64, 3, 32, 32), 200, dtype=torch.uint8), Preprocessing(96)
+    shares = []
+    for crop in (None, [1.0, 1.0]):
+        augmentation = Augmentation(cutout=8, crop_scale=crop)
+        draws = augmentation.draw(64, np.random.default_rng(0))
+        out, _ = augmentation.apply(images, torch.zeros(64, dtype=torch.long), draws, preprocessing, 10)
+        shares.append((out[:, 0] < 0.4).float().mean().item())
+    assert 0.04 < shares[0] < 0.07 and shares[1] == pytest.approx(shares[0], abs=0.01)
+
+
+@pytest.mark.parametrize(("options", "most"), [({}, 1), ({"flip": True}, 2)])
+def test_no_more_views_than_differ_are_taken(options, most):
+    Augmentation(**options).check_views(most)
+    with pytest.raises(UserError, match=f"further views are the same; set it to {most}$"):
+        Augmentation(**options).check_views(most + 1)
 
 
 @pytest.mark.parametrize("size", [16, 32])

@@ -404,6 +404,13 @@ BROKEN = {
 }
 
 
+def test_broken_pictures_that_came_after_a_run_are_not_in_its_way(command, pictures):
+    assert command("train.py", "data=folder", f"data.root={pictures}", *ONCE, "hydra.run.dir=run") == 0, command.err
+    for number in range(3):
+        (pictures / "test" / "cat" / f"late {number}.png").write_bytes(b"not a picture")
+    assert command("evaluate.py", "run=run") == 0, command.err
+
+
 @pytest.mark.parametrize("damage", [pytest.param(damage, id=f"picture {name}") for name, damage in BROKEN.items()])
 def test_a_picture_that_is(command, pictures, tmp_path, damage):
     file = pictures / "train" / "cat" / "3.png"

@@ -153,7 +153,7 @@ def test_augmentation_that_draws_anew_is_refused(shapes_root, setting):
 
 
 def test_views_that_would_all_be_the_same_are_refused(plain):
-    with pytest.raises(UserError, match=r"views=2: without data\.flip and data\.crop_padding"):
+    with pytest.raises(UserError, match=r"views=2: without data\.crop_padding and data\.flip"):
         plain.augmentation.check_views(2)
 
 

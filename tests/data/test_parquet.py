@@ -118,6 +118,7 @@ def test_files_of_other_splits_are_passed_over_and_counted(tmp_path):
         ([1, 0, 1], {"names": ["cat", "dog", "emu"]}, ("cat", "dog", "emu"), [1, 0, 1]),
         ([10, 2, 10], {}, ("2", "10"), [1, 0, 1]),
         (["class 10", "class 2", "class 2"], {}, ("class 2", "class 10"), [1, 0, 0]),
+        (["cat2", "cat", "cat10"], {}, ("cat", "cat2", "cat10"), [1, 0, 2]),
         (["b", "a", "b"], {"label_type": pa.dictionary(pa.int8(), pa.string())}, ("a", "b"), [1, 0, 1]),
         ([1, 0, 1], {"label_type": pa.uint8(), "label": "fine_label"}, ("0", "1"), [1, 0, 1]),
     ],

@@ -81,13 +81,16 @@ class Augmentation:
                 raise UserError(
                     f"{setting}: data.{name} needs new random numbers every epoch; set it to {off}, or views to 0"
                 )
-        if views > 1 and not (self.flip or self.crop_padding):
-            raise UserError(f"{setting}: without data.flip and data.crop_padding all views are the same; set it to 1")
+        if views > (different := 1 + bool(self.flip)) and not self.crop_padding:
+            raise UserError(
+                f"{setting}: without data.crop_padding{' and data.flip' * (not self.flip)} further views are the same;"
+                f" set it to {different}"
+            )
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
         """Random numbers for `count` images: float32 (count, 10 or 29), in the columns that `apply` reads.
 
-        No setting changes what another one draws.
+        No setting changes what another one draws, but for mixup and cutmix, which change what comes after them.
         """
         draws = np.ones((count, 10), dtype=np.float32)
         draws[:, :8] = rng.random((count, 8), dtype=np.float32)
@@ -118,6 +121,8 @@ class Augmentation:
         Targets are the labels, or class probabilities (B, num_classes) under mixup and cutmix. A teacher's
         probabilities (B, num_classes) may stand in for the labels.
         """
+        images = preprocessing.fit(images)
+        native = images.shape[-1]
         at_once = 16 if images.device.type == "cpu" else len(images)  # what a CPU's cache holds
         parts = zip(images.split(at_once), draws.split(at_once), strict=True)
         images = torch.cat([preprocessing.normalise(self.change_pixels(*part, preprocessing)) for part in parts])
@@ -128,7 +133,7 @@ class Augmentation:
             one_hot = (F.one_hot(labels, num_classes) if labels.ndim == 1 else labels).to(images.dtype)
             targets = kept[:, None] * one_hot + (1 - kept[:, None]) * one_hot.flip(0)
         if self.cutout:
-            images = cutout(images, draws[:, 6:8], self.cutout)
+            images = cutout(images, draws[:, 6:8], round(self.cutout * images.shape[-1] / native))
         if self.erasing:
             images = erase(images, draws[:, 24:29], self.erasing)
         return preprocessing.resize(images), targets

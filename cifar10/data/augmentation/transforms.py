@@ -20,7 +20,7 @@ def crop_and_flip(images: Tensor, draws: Tensor, padding: int, flip: bool) -> Te
     `padding` must be less than the image's sides.
     """
     batch, channels, height, width = images.shape
-    offset = (draws[:, 0:2] * (2 * padding + 1)).long() - padding
+    offset = choose(draws[:, 0:2], 2 * padding + 1) - padding
     rows = reflect(torch.arange(height, device=images.device) + offset[:, 0:1], height)  # (B, H)
     columns = reflect(torch.arange(width, device=images.device) + offset[:, 1:2], width)  # (B, W)
     if flip:

@@ -110,7 +110,10 @@ class DecodedImages(Images):
     def read(self, rows: list[int]) -> Tensor:
         images = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8)
         for row, into in zip(rows, images, strict=True):
-            into.copy_(torch.from_numpy(self.squares[row]))
+            try:
+                into.copy_(torch.from_numpy(self.squares[row]))
+            except UnreadablePicture as error:
+                raise lost(str(error)) from None
         return images
 
     def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -119,7 +122,11 @@ class DecodedImages(Images):
                 yield from map(torch.from_numpy, arrays)
             except UnreadablePicture as error:  # in a worker, whose traceback it holds
                 reason = str(error).splitlines()[-1].rpartition("UnreadablePicture: ")[2]
-                raise UserError(f"{reason}: it could be read when training began; put it back, and resume") from None
+                raise lost(reason) from None
+
+
+def lost(reason: str) -> UserError:
+    return UserError(f"{reason}: it could be read when training began; put it back, and resume")
 
 
 @dataclass(frozen=True)
