@@ -11,6 +11,10 @@ class FolderBusy(UserError):
     """Another process is using the folder: nothing in it may be touched."""
 
 
+class JobChanged(FolderBusy):
+    """A sweep's job began with other settings: it is not the job in the folder, of which nothing may be touched."""
+
+
 class Pruned(UserError):
     """Not a mistake: a search has given up one of its trials. The message is the reason."""
 

@@ -14,6 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cifar10.files import locked
+from cifar10.training import build
 
 PROJECT = Path(__file__).parent.parent
 B0 = [
@@ -241,7 +242,7 @@ MISTAKES = {
     "unknown way to compile": (["trainer.compile=fast"], "trainer.compile=fast: must be one of false, true, auto"),
     "views without augmentation": (
         [*B0, "callbacks.feature_caching.views=2", "data.flip=false", "data.crop_padding=0"],
-        "feature_caching.views=2: without data.flip and data.crop_padding",
+        "feature_caching.views=2: without data.crop_padding and data.flip",
     ),
     "cache beside mixup": ([*B0, "callbacks.feature_caching.views=1", "data.mixup_alpha=0.2"], "data.mixup_alpha"),
     "no such override syntax": (["data.batch_size"], "data.batch_size"),
@@ -390,6 +391,17 @@ def test_compiling_without_a_compiler_is_one_line_and_auto_does_without(command,
     assert command("train.py", *tiny, "trainer.compile=true") == 1
     assert command.err.startswith("error: trainer.compile=true: needs a C++ compiler")
     assert command("train.py", *tiny, "trainer.compile=auto") == 0
+    monkeypatch.setattr("cifar10.training.build.torch.cuda.is_available", lambda: True)
+    assert build.compile_mode("auto", "gpu") is None, "Triton needs one as well"
+    monkeypatch.setattr("cifar10.training.build.can_compile", lambda gpu: True)
+    assert (build.compile_mode("auto", "gpu"), build.compile_mode("auto", "cpu")) == ("default", "frozen")
+
+
+def test_precision_is_chosen_for_the_device_and_the_strategy(monkeypatch):
+    monkeypatch.setattr("cifar10.training.build.torch.cuda.is_available", lambda: True)
+    for native, expected in ((True, ("bf16-mixed", "bf16-mixed")), (False, ("16-mixed", "32-true"))):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation, native=native: native)
+        assert tuple(build.resolve_precision("auto", "gpu", one) for one in ("auto", "fsdp")) == expected
 
 
 @pytest.mark.slow

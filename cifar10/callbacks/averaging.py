@@ -48,6 +48,7 @@ class Averaging(WeightAveraging):
             self._latest_update_step = 0
             module = trainer.precision_plugin.convert_module(self._average_model.module)
             self._average_model.module = module.to(trainer.strategy.root_device)
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()  # read in every step
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         if trainer.global_step == self._latest_update_step:

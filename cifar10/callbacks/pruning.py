@@ -46,7 +46,7 @@ class Pruning(pl.Callback):
         from optuna import pruners
 
         if self.pruner == "median":
-            return pruners.MedianPruner(n_startup_trials=self.startup_trials, n_warmup_steps=self.min_epochs - 1)
+            return pruners.MedianPruner(n_startup_trials=self.startup_trials, n_warmup_steps=self.min_epochs)
         return pruners.HyperbandPruner(
             min_resource=self.min_epochs, max_resource=max_epochs, reduction_factor=self.reduction_factor
         )

@@ -13,6 +13,7 @@ from hydra.conf import HydraConf
 from hydra.types import RunMode
 
 from cifar10.run_folder import RunFolder
+from cifar10.sweeps.jobs import is_sweep
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def earlier_folder(arguments: list[str]) -> Path | None:
     if job() is None or os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or not note_file(arguments).is_file():
         return None
     folder = Path(note_file(arguments).read_text())
-    return folder if RunFolder(folder).overrides.is_file() or (folder / "multirun.yaml").is_file() else None
+    return folder if RunFolder(folder).overrides.is_file() or is_sweep(folder) else None
 
 
 def requeue() -> None:

@@ -210,12 +210,12 @@ class ImageClassifier(pl.LightningModule):
             # Biases and normalisation are not decayed (Loshchilov & Hutter's code, He et al. 2019, section 3.1).
             groups.append({"name": f"{name}_1d", "role": name, "params": [p for p in parameters if p.ndim <= 1]})
             groups[-1]["weight_decay"] = 0.0
-        extra = {"momentum": 0.9, "nesterov": True} if self.optimizer_name == "sgd" else {}
+        extra: dict[str, Any] = {"momentum": 0.9, "nesterov": True} if self.optimizer_name == "sgd" else {}
         trainer = self._trainer
         clipped = trainer is not None and str(trainer.precision).endswith("-mixed") and trainer.gradient_clip_val
         # One kernel for all parameters. Lightning refuses to clip before it in mixed precision, as the kernel may have
-        # yet to unscale the gradients, and SGD has none for shards.
-        extra["fused"] = not clipped and self.device_mesh is None and self.optimizer_name != "muon"
+        # yet to unscale the gradients, and SGD has none for shards. None is PyTorch's choice; False would be slow.
+        extra["fused"] = (not clipped and self.device_mesh is None and self.optimizer_name != "muon") or None
         optimizer = OPTIMIZERS[self.optimizer_name](groups, lr=self.lr, weight_decay=self.weight_decay, **extra)
         # The number of steps is known when training starts.
         rates = ScheduledRates(optimizer, Schedule(self.peak_rates(), 0, math.inf))

@@ -55,5 +55,5 @@ class ClassificationMetrics(Metric):
 
     def restore(self, sums: dict[str, Tensor]) -> None:
         """Continue from the sums that a checkpoint holds."""
-        self.total_loss, self.confusion = sums["total_loss"], sums["confusion"]
+        self.total_loss, self.confusion = (sums[name].to(self.device) for name in ("total_loss", "confusion"))
         self._update_count = 1  # else `compute` warns that nothing has been added

@@ -28,7 +28,7 @@ class Muon(SGD):
         weight_decay: float = 0.0,
         filter_momentum: float = 0.6,
         steps: int = 3,
-        fused: bool = False,
+        fused: bool | None = None,
     ):
         super().__init__(params, lr=lr, momentum=0.85, nesterov=True, weight_decay=weight_decay, fused=fused)
         self.filter_momentum, self.steps = filter_momentum, steps

@@ -19,7 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from cifar10.errors import UserError, cause_of
+from cifar10.errors import JobChanged, UserError, cause_of
 from cifar10.files import atomic_write, locked, remove_leftovers
 from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, quoted
 from cifar10.sweeps.plan import keep_plan
@@ -29,18 +29,25 @@ from cifar10.untrusted import check_overrides, key_of
 log = logging.getLogger(__name__)
 
 NOTES, OVERRIDES, PLAN = ".jobs", "overrides", "plan"
+PLACE = ("hydra.sweep.dir", "hydra.mode", "hydra.output_subdir")  # what resuming sets
 
 
 def is_sweep(folder: Path) -> bool:
     return (folder / NOTES / OVERRIDES).is_file()
 
 
-def keep_overrides(hydra: HydraConf) -> None:
-    """Record what the sweep consists of, so that it can be resumed; earlier notes in its folder are another sweep's."""
+def keep_overrides(hydra: HydraConf, resumed: bool) -> None:
+    """Record what the sweep consists of, so that it can be resumed.
+
+    Unless it is resumed, notes in its folder are another sweep's. Resumed, it may have more trials or another launcher.
+    """
     folder = Path(hydra.sweep.dir) / NOTES
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     kept = [*overrides_of(hydra), *overrides_of(hydra, "hydra")]
+    if resumed:
+        kept = [one for one in kept if key_of(one) not in PLACE]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
     with atomic_write(folder / OVERRIDES, "w") as file:
         json.dump(kept, file)
     keep_plan(folder / PLAN, hydra)
@@ -78,7 +85,7 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
 def taken_up(cfg: DictConfig) -> Iterator[float | None]:
     """Lock the job's folder for this process; yields the result of a sweep's job that has already finished.
 
-    A job that can be resumed gets `cfg.resume` set; one that cannot starts from scratch, as if alone. A run outside a
+    A job that can be resumed gets `cfg.resume` set, also if it has failed; one that cannot starts anew. A run outside a
     sweep is left as it is. Raises UserError if another process trains in the folder, or if the job began with
     different settings.
     """
@@ -96,12 +103,12 @@ def begin(cfg: DictConfig, hydra: HydraConf, note: dict | None) -> float | None:
     """Prepare a job's folder and note that it began; returns the result of a job that has already finished."""
     run = RunFolder(hydra.runtime.output_dir)
     if note is not None and not is_same(note, hydra):
-        raise UserError(
+        raise JobChanged(
             f"job {hydra.job.num} began with different settings: the experiment has changed; start a new sweep"
         )
-    failed = note is None or note["status"] == "failed"
-    if failed or not (run.summary.is_file() or run.last.is_file()):
-        for file in (run.summary, run.last, run.best, run.metrics):
+    if note is None or not (run.summary.is_file() or run.last.is_file()):
+        earlier = (run.split, run.unreadable, run.duplicates) if note is None else ()  # of another sweep's run
+        for file in (run.summary, run.last, run.best, run.metrics, *earlier):
             file.unlink(missing_ok=True)
         shutil.rmtree(run.tensorboard, ignore_errors=True)
         if hydra.output_subdir is None:  # in a resumed sweep Hydra does not write it

@@ -86,8 +86,18 @@ def check(own: Any) -> dict[str, str]:
                             " none; set a larger data.val_size")  # fmt: skip
     if own.sampler not in ("tpe", "random"):
         raise UserError(f"hydra.sweeper.sampler={own.sampler}: must be tpe or random")
-    if len(names) > 1 and own.config.callbacks.get("pruning"):
-        raise UserError("callbacks.pruning: needs a single objective; set callbacks.pruning=null, or search one")
+    if own.config.trainer.get("fast_dev_run"):
+        raise UserError("trainer.fast_dev_run: a trial run has no result to search by; leave -m and sweep= out")
+    if pruning := own.config.callbacks.get("pruning"):
+        if len(names) > 1 or not names[0].startswith("val/"):
+            raise UserError(
+                "callbacks.pruning: needs a single objective of validation; set callbacks.pruning=null, or search one"
+            )
+        if pruning.get("min_epochs", 1) >= own.config.trainer.max_epochs:
+            raise UserError(
+                f"callbacks.pruning.min_epochs={pruning.min_epochs}: no trial of {own.config.trainer.max_epochs} epochs"
+                " would be ended; set it lower"
+            )
     return {name: "maximize" if known[name] == "max" else "minimize" for name in names}
 
 

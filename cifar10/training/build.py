@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def build_model(cfg: DictConfig, datamodule: CIFAR10DataModule) -> ImageClassifi
         check_values("model.network", target, network, given=("num_classes", "image_size"))
     class_names = list(datamodule.class_names)
     model = make("model", cfg.model, ImageClassifier, class_names=class_names, _recursive_=False)
-    mode = compile_mode(cfg.trainer.get("compile", False))
+    mode = compile_mode(cfg.trainer.get("compile", False), cfg.trainer.get("accelerator", "auto"))
     model.compile_frozen = mode is not None
     model.sync_batchnorm = cfg.trainer.get("sync_batchnorm", True)
     datamodule.use_preprocessing(model.preprocessing)
@@ -73,7 +74,7 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
     accelerator = settings.get("accelerator", "auto")
     devices = settings["devices"] = resolve_devices(settings.get("devices", 1), accelerator)
     check_devices(accelerator, devices)
-    several = settings.get("num_nodes", 1) > 1 or devices != 1
+    several = settings.get("num_nodes", 1) > 1 or (len(devices) if isinstance(devices, list) else devices) != 1
     callbacks = [
         make(f"callbacks.{name}", node, pl.Callback) for name, node in cfg.callbacks.items() if node is not None
     ]
@@ -85,8 +86,8 @@ def build_trainer(cfg: DictConfig) -> pl.Trainer:
         callbacks.insert(0, ProgressBar())
     if settings.get("benchmark") is None:
         settings["benchmark"] = not settings.get("deterministic")
-    settings["precision"] = resolve_precision(settings.get("precision", "auto"), accelerator)
     strategy = resolve_strategy(settings.pop("strategy", "auto"), several, callbacks)
+    settings["precision"] = resolve_precision(settings.get("precision", "auto"), accelerator, strategy)
     if strategy == "fsdp":
         count = (len(devices) if isinstance(devices, list) else devices) * settings.get("num_nodes", 1)
         strategy = build_sharding(count, cfg, callbacks)
@@ -122,8 +123,8 @@ def check_modes(cfg: DictConfig) -> None:
 def check_interval(trainer: pl.Trainer, datamodule: CIFAR10DataModule) -> None:
     """UserError for a validation that no epoch reaches; the data must be set up."""
     batches = -(-len(datamodule.indices["train"]) // datamodule.batch_size)
-    if isinstance(trainer.limit_train_batches, int):
-        batches = min(batches, trainer.limit_train_batches)
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     interval = trainer.val_check_interval
     if isinstance(interval, int) and interval > batches and trainer.check_val_every_n_epoch is not None:
         raise UserError(f"trainer.val_check_interval={interval}: an epoch has only {batches} batches")
@@ -153,28 +154,38 @@ def build_sharding(processes: int, cfg: DictConfig, callbacks: list[pl.Callback]
     return Sharding(processes)
 
 
-def compile_mode(setting: Any) -> str | None:
+def compile_mode(setting: Any, accelerator: str) -> str | None:
     """The mode of torch.compile, "frozen" for only the parts that never learn, None for nothing.
 
     "auto" is what was measured to help (tests/benchmarks/README.md): everything on a GPU, the frozen part on a CPU
     with a compiler. UserError for an unknown setting, and on a machine without a compiler.
     """
-    name, gpu = f"trainer.compile={str(setting).lower()}", torch.cuda.is_available()
+    name, gpu = f"trainer.compile={str(setting).lower()}", accelerator != "cpu" and torch.cuda.is_available()
     if setting not in COMPILE:
         raise UserError(f"{name}: must be one of {', '.join(map(str, COMPILE)).lower()}")
-    ready = gpu or any(shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++"))
+    ready = can_compile(gpu)
     if setting is False or (setting == "auto" and not ready):
         return None
     if not ready:
-        raise UserError(f"{name}: needs a C++ compiler (Debian: apt-get install g++); or set it to false")
+        needs = "a C compiler and Python's headers" if gpu else "a C++ compiler"
+        raise UserError(f"{name}: needs {needs} (Debian: apt-get install g++ python3-dev); or set it to false")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that there is no GPU
     if setting == "auto":
         return "default" if gpu else "frozen"
     return "default" if setting is True else setting
 
 
-def resolve_precision(precision: str | int, accelerator: str) -> str | int:
+def can_compile(gpu: bool) -> bool:
+    """Whether what torch.compile needs is there: for code of the CPU; on a GPU for a module that Triton builds."""
+    names = (os.environ.get("CC", "gcc"), "clang") if gpu else (os.environ.get("CXX", "g++"), "clang++")
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    return any(map(shutil.which, names)) and (headers.is_file() or not gpu)
+
+
+def resolve_precision(precision: str | int, accelerator: str, strategy: str = "auto") -> str | int:
     """ "auto" as bf16-mixed on a GPU that supports it, 16-mixed on other GPUs, and fp32 on the CPU.
+
+    Sharding knows no 16-mixed: fp32 in its place.
 
     bf16 autocast is ten times slower than fp32 on CPUs without native support.
     """
@@ -182,4 +193,6 @@ def resolve_precision(precision: str | int, accelerator: str) -> str | int:
         return precision
     if accelerator == "cpu" or not torch.cuda.is_available():
         return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    return "32-true" if strategy == "fsdp" else "16-mixed"

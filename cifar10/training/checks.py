@@ -1,11 +1,13 @@
 """Settings that neither Hydra nor the class rejects: Lightning accepts them silently, or fails in mid-training."""
 
 import contextlib
+import logging
 import math
 import tempfile
 from pathlib import Path
 
 import torch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,7 +15,10 @@ from cifar10.commandline.instantiate import matches
 from cifar10.errors import UserError, cause_of, one_line
 from cifar10.metric_names import METRICS
 from cifar10.processes import is_worker
+from cifar10.run_folder import RunFolder
 from cifar10.training.loggers import check_packages, logger_nodes
+
+log = logging.getLogger(__name__)
 
 LEAST = {  # the lowest values of whole-number settings, where given
     "trainer.max_epochs": 1,
@@ -51,6 +56,12 @@ def check_settings(cfg: DictConfig) -> None:
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise UserError(f"{key}: must be given, {key}=VALUE; docs/configuration.md says what it is")
     check_validation(cfg.trainer)
+    dirpath, place = cfg.callbacks.checkpoint.get("dirpath"), RunFolder(cfg.output_dir).checkpoints
+    if dirpath is not None and Path(dirpath) != place:
+        raise UserError(
+            f"callbacks.checkpoint.dirpath={one_line(dirpath)}: checkpoints belong in the run's folder; name that with"
+            " hydra.run.dir=FOLDER"
+        )
     if cfg.data.get("sampler") == cfg.model.get("class_weights") == "balanced":
         raise UserError("model.class_weights=balanced: data.sampler=balanced does the same; set either to null")
     for name, callback in cfg.callbacks.items():
@@ -140,6 +151,19 @@ def check_folder(key: str, folder: Path) -> None:
         for made in absent:
             with contextlib.suppress(OSError):
                 made.rmdir()
+
+
+def warn_of_no_recipe() -> None:
+    """Log a warning if the experiment has recipes, but none for this model."""
+    choices = HydraConfig.get().runtime.choices
+    experiment, model = choices.get("experiment"), choices.get("model")
+    recipes = GlobalHydra.instance().config_loader().get_group_options("recipe")
+    others = any(name.startswith(f"{experiment}_") for name in recipes)
+    if others and f"{experiment}_{model}" not in recipes:
+        log.warning(
+            f"experiment={experiment} has no recipe for model={model}, which trains as it is; to give it one, write"
+            f" conf/recipe/{experiment}_{model}.yaml"
+        )
 
 
 def section_of(cfg: DictConfig, path: str) -> DictConfig | dict:

@@ -1,5 +1,6 @@
 """The steps of a run around training: where it resumes from, what it logs, and what it leaves in its folder."""
 
+import contextlib
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
@@ -17,12 +17,14 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from cifar10.callbacks.timer import TrainingTimer
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
+from cifar10.files import sha256
 from cifar10.machine import commit, hardware
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, recipe, shown
 from cifar10.sweeps.jobs import NOTES, PLAN
 from cifar10.sweeps.plan import read_plan
+from cifar10.training import checks
 from cifar10.training.cost import training_cost
 from cifar10.training.loggers import begin, viewers
 from cifar10.untrusted import key_of, read_list
@@ -42,7 +44,7 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     train, val = (len(datamodule.indices[name]) for name in ("train", "val"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if trainer.is_global_zero:
-        warn_of_no_recipe()
+        checks.warn_of_no_recipe()
     if datamodule.source.synthetic:
         log.warning("DRAWN IMAGES, NOT CIFAR-10: none of this run's figures says anything about CIFAR-10")
     log.info(f"{cfg.name}: {parameters:,} parameters, input {model.preprocessing.image_size} px")
@@ -58,19 +60,6 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     log.info(f"results go to {shown(cfg.output_dir)}")
     if trainer.is_global_zero:
         begin(trainer.loggers, hyperparameters(cfg))
-
-
-def warn_of_no_recipe() -> None:
-    """Log a warning if the experiment has recipes, but none for this model."""
-    choices = HydraConfig.get().runtime.choices
-    experiment, model = choices.get("experiment"), choices.get("model")
-    recipes = GlobalHydra.instance().config_loader().get_group_options("recipe")
-    others = any(name.startswith(f"{experiment}_") for name in recipes)
-    if others and f"{experiment}_{model}" not in recipes:
-        log.warning(
-            f"experiment={experiment} has no recipe for model={model}, which trains as it is; to give it one, write"
-            f" conf/recipe/{experiment}_{model}.yaml"
-        )
 
 
 def restore_point(cfg: DictConfig, trainer: Any) -> Path | None:
@@ -158,8 +147,11 @@ def conclude(
 ) -> None:
     """Log settings and results, write `run.json`, say what came out and what to do next.
 
-    metrics: of best.ckpt on validation. seconds: of training, validation included.
+    metrics: of best.ckpt on validation. seconds: of training, validation included. The first process does it alone: it
+    may take longer than the others would wait.
     """
+    if not trainer.is_global_zero:
+        return
     accuracy_first = sorted(metrics, key=lambda name: name != "val/acc")  # as HPARAMS shows them
     best = {f"best/{name}": metrics[name] for name in accuracy_first}
     views = viewers(trainer)
@@ -172,8 +164,7 @@ def conclude(
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
     run = RunFolder(cfg.output_dir)
-    if trainer.is_global_zero:
-        run.write_summary(metrics | {"seconds": seconds} | summarise(cfg, model, datamodule, trainer))
+    run.write_summary(metrics | {"seconds": seconds} | summarise(cfg, model, datamodule, trainer))
     validation = "  validation            none, as data.val_size=0 left no images for it; best.ckpt is the last epoch\n"
     if metrics:
         validation = f"  validation accuracy   {metrics['val/acc']:.4f}\n"
@@ -203,9 +194,17 @@ def summarise(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMo
         "hardware": hardware(trainer),
         "precision": str(trainer.precision),
         "commit": commit(),
+        "weights_sha256": weights_digest(cfg.model.get("weights")),
         "versions": {"torch": torch.__version__, "pytorch-lightning": version("pytorch-lightning")},
         "watchers": watchers(cfg),
     }
+
+
+def weights_digest(file: str | None) -> str | None:
+    """Of the weights that a run started from, so that runs from other ones do not count as the same recipe."""
+    with contextlib.suppress(OSError):  # it may be gone by now
+        return sha256(Path(file).expanduser().read_bytes()) if file else None
+    return None
 
 
 def watchers(cfg: DictConfig) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.errors import UserError
 from cifar10.models import efficientnet
 from cifar10.signals import Interrupted
 from cifar10.sweeps import jobs
@@ -163,6 +164,33 @@ def test_a_job_that_failed_begins_anew_where_the_data_has_moved_to(command, smal
     assert all(rows(Path(f"mine/{number}")) == rows(undisturbed / str(number)) for number in (0, 1))
 
 
+@pytest.mark.promise("sweeps")
+def test_a_job_that_failed_late_goes_on_from_its_checkpoint(command, small, undisturbed, tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise UserError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "validate_best", fails)
+        assert command("train.py", "-m", *small, "seed=0,1", "hydra.sweep.dir=mine") == 1
+    assert command("train.py", "resume=mine/1") == 0, "on its own, as evaluate.py advises"
+    monkeypatch.setattr(runs, "training_seconds", fails)  # which trains nothing
+    before = Path("mine/1/run.json").read_text()
+    assert command("train.py", "resume=mine") == 1, "job 0 has nothing left to train, but fails again"
+    assert "nothing left to train" in command.out and Path("mine/1/run.json").read_text() == before
+    assert rows(Path("mine/0")) == rows(undisturbed / "0")
+
+
+@pytest.mark.promise("sweeps")
+def test_jobs_whose_settings_have_changed_are_refused_and_kept_however_often_they_are_resumed(command, small):
+    assert command("train.py", "-m", *small, "seed=0,1", "hydra.sweep.dir=mine") == 0, command.err
+    file, before = Path("mine", jobs.NOTES, jobs.OVERRIDES), Path("mine/0/run.json").read_text()
+    whole = file.read_text()
+    for _ in range(2):
+        file.write_text(whole.replace("seed=0,1", "seed=5,1"))
+        assert command("train.py", "resume=mine") == 1 and "job 0 began with different settings" in command.err
+        assert Path("mine/0/run.json").read_text() == before and Path("mine/0/checkpoints/best.ckpt").is_file()
+
+
 @pytest.fixture
 def interrupted(command, small, monkeypatch):
     def interrupt(*arguments):
@@ -203,7 +231,7 @@ def test_a_sweep_whose_experiment_has_changed_is_refused(command, interrupted):
     file = interrupted / jobs.NOTES / jobs.OVERRIDES
     file.write_text(file.read_text().replace("seed=0,1", "seed=5,1"))
     assert command("train.py", "resume=mine") == 1
-    assert "job 0 began with different settings" in command.out, "and the other job has run"
+    assert "job 0 began with different settings" in command.err, "and the other job has run"
     assert (interrupted / "1" / "run.json").is_file() and not (interrupted / "0" / "run.json").exists()
 
 

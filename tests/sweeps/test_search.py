@@ -14,8 +14,11 @@ optuna = pytest.importorskip("optuna", reason="needs pip install -e '.[search]'"
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution  # noqa: E402
 from optuna.trial import TrialState  # noqa: E402
 
+from cifar10.callbacks.pruning import Pruning  # noqa: E402
+from cifar10.commandline import slurm  # noqa: E402
 from cifar10.errors import UserError  # noqa: E402
 from cifar10.metric_names import METRICS  # noqa: E402
+from cifar10.sweeps.plan import read_plan  # noqa: E402
 from cifar10.sweeps.space import Space  # noqa: E402
 from cifar10.sweeps.study import NAME, mend, storage_of, study_file  # noqa: E402
 from cifar10.training import build  # noqa: E402
@@ -89,6 +92,9 @@ def test_a_finished_search_is_extended_by_resuming_it_with_more_trials(command, 
     assert command("train.py", *two) == 0, command.err
     assert command("train.py", "resume=s", "hydra.sweeper.n_trials=3") == 0, command.err
     assert [trial.number for trial in trials(tmp_path / "s")] == [0, 1, 2]
+    assert read_plan(tmp_path / "s" / ".jobs" / "plan").jobs == 3
+    kept = json.loads((tmp_path / "s" / ".jobs" / "overrides").read_text())
+    assert [one for one in kept if "n_trials" in one] == ["hydra.sweeper.n_trials=3"], "should it be killed"
     assert command("train.py", "resume=s") == 0, command.err
     assert len(table(tmp_path / "s")) == 3, "n_trials is the study's total: nothing was left to do"
 
@@ -178,6 +184,11 @@ def test_a_range_without_a_search_says_what_searches(command, small):
         ("model.lr=interval(2,1)", "the first number must be below the second"),
         ("model.lr=range(1e-4,1e-2)", "the range holds 0.0001 alone"),
         ("seed=1,2", "seed: a search would choose the luckiest"),
+        ("+trainer.fast_dev_run=true", "trainer.fast_dev_run: a trial run has no result"),
+        (
+            "+callbacks.pruning={_target_: cifar10.callbacks.pruning.Pruning, min_epochs: 99}",
+            "pruning.min_epochs=99: no",
+        ),
         ('model.lr=tag("model.optimzer=sgd",interval(0,1))', "depends on model.optimzer"),
     ],
 )
@@ -198,6 +209,27 @@ def test_a_search_by_validation_needs_images_for_it(command, small, tmp_path):
 def test_several_objectives_cannot_be_pruned(command, small):
     assert command("train.py", *small, "sweep=median", "hydra.sweeper.objective=[val/acc,seconds]") == 1
     assert "callbacks.pruning: needs a single objective" in command.err
+
+
+def test_a_trial_is_not_ended_before_it_has_had_its_epochs():
+    pruner, study = Pruning(startup_trials=0, min_epochs=3).make(9), optuna.create_study(direction="maximize")
+    for value in (0.9, 0.1):
+        trial = optuna.trial.Trial(study, study.ask()._trial_id)
+        ended = []
+        for epoch in range(1, 6):
+            trial.report(value, epoch)
+            ended.append(pruner.prune(study, study.get_trials(deepcopy=False)[trial.number]))
+        study.tell(trial, value)
+    assert ended == [False, False, True, True, True]
+
+
+def test_a_search_that_slurm_requeues_goes_on_in_its_folder(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    slurm.note_file(SEARCH).parent.mkdir(parents=True)
+    slurm.note_file(SEARCH).write_text(str(undisturbed))
+    assert slurm.earlier_folder(SEARCH) == undisturbed
 
 
 def test_without_anything_to_search_a_search_says_so(command, small):
