@@ -100,7 +100,8 @@ def test_whatever_is_validated_is_the_solved_head(datamodule, how):
     phases = TwoPhaseFineTuning(head_epochs=1, patience=None)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=1, callbacks=[phases, ClosedFormHead(0.5, scale=1e-6), seen], logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **how,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        **how,
     )  # fmt: skip
     trainer.fit(model, datamodule)
     assert max([*seen.norms, model.head[1].weight.norm().item()]) < 1e-2, "training's own would be near 1"
