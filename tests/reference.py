@@ -69,7 +69,7 @@ The last column says where a setting of training may differ:
 - **resume**: it can be given with `resume=RUN`, where a run goes on; any other setting would make it a different run.
 - **sweep**: also with `resume=outputs/sweeps/DATE_TIME`.
 - **recipe**: runs that differ in it, and in nothing else, still have the same recipe: `evaluate.py` takes them for
-  seeds of one group. Any other setting makes another recipe.
+  seeds of one group. Any other setting makes another recipe. A file of weights counts by its content.
 
 Hydra's own settings begin with `hydra.`; `hydra.run.dir=FOLDER` is the folder of a run, `hydra.sweep.dir=FOLDER` that
 of a sweep.

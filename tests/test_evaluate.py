@@ -76,6 +76,15 @@ def test_other_data_is_not_answered_with_stored_predictions(command, run, tmp_pa
     assert json.loads((run / "evaluation" / "metrics.json").read_text())["n"] == 50
 
 
+def test_other_weights_to_start_from_are_another_recipe_wherever_they_lie(run):
+    cfg = OmegaConf.load(run / ".hydra" / "config.yaml")
+    recipes = []
+    for place, digest in (("a.pth", 64 * "1"), ("b.pth", 64 * "1"), ("a.pth", 64 * "2")):
+        cfg.model.weights = place
+        recipes.append(FinishedRun(run, cfg, {"weights_sha256": digest}).recipe)
+    assert recipes[0] == recipes[1] != recipes[2]
+
+
 def test_a_damaged_temperature_is_fitted_anew(command, run):
     assert command("evaluate.py", "run=outputs/cnn/run") == 0
     file = run / "evaluation" / "calibration.json"

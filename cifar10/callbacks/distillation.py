@@ -67,7 +67,7 @@ class Distillation(pl.Callback):
         pl_module.temperature = self.temperature
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        if stage == "fit":
+        if stage == "fit" and hasattr(trainer.datamodule, "teacher"):
             trainer.datamodule.teacher, pl_module.temperature = None, 1.0
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:

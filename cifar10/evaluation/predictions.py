@@ -76,7 +76,7 @@ def stored_or_new(run: FinishedRun, settings: Settings) -> Run:
 
 
 def assemble(run: FinishedRun, arrays: dict, rows: list[dict[str, float]]) -> Run:
-    facts = arrays["facts"] | {"summary": run.summary}
+    facts = arrays["facts"] | {"summary": run.summary, "data_seed": run.cfg.data.get("seed")}
     facts |= {key: run.summary[key] for key in ("cost", "class_counts") if key in run.summary}
     names = [str(name) for name in arrays["class_names"]]
     logits = {key: arrays[key] for key in ("logits", "labels", "val_logits", "val_labels")}

@@ -61,7 +61,8 @@ class Findings:
 def look(found: Collection, images: int, model: EfficientNet | None, label_splits: Sequence[str]) -> Findings:
     """Look at a collection; images: how many pictures at most are looked at closely. model: None without one."""
     chosen = sample(found.labels, images)
-    mean, std, means = pixel_statistics(found, chosen[found.splits[chosen] != "test"])
+    learned = chosen[found.splits[chosen] != "test"]
+    mean, std, means = pixel_statistics(found, learned if len(learned) else chosen)
     compared = sample(found.labels, MOST_COMPARED)
     pairs = duplicates.near_pairs(found.read, compared)
     findings = Findings(

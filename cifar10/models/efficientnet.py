@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from cifar10.data.feature_cache import Features
 from cifar10.data.preprocessing import Preprocessing
+from cifar10.files import sha256
 from cifar10.models.backbones import count_features, create_backbone, new_head, with_stages
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.depthwise import speed_up_depthwise
@@ -66,8 +68,10 @@ class EfficientNet(ImageClassifier):
         preprocessing = Preprocessing(image_size, *(config[k] for k in ("mean", "std", "interpolation")))
         rates = (lr, optimizer, weight_decay, label_smoothing, schedule, warmup)
         super().__init__(class_names, preprocessing, *rates, class_weights)
+        self.weights_sha256: str | None = None  # of the file that training started from; part of the recipe
         if weights is not None:
             load_weights(network, weights, backbone)
+            self.weights_sha256 = sha256(Path(weights).expanduser().read_bytes())
         pretrained, weights = False, None  # a checkpoint brings its own weights: nothing to fetch when it is loaded
         self.save_hyperparameters(logger=False)
         self.backbone = speed_up_depthwise(network).to(memory_format=torch.channels_last)
@@ -80,6 +84,14 @@ class EfficientNet(ImageClassifier):
         else:
             features = self.backbone(inputs)
         return self.head(features)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["weights_sha256"] = self.weights_sha256
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.weights_sha256 = checkpoint.get("weights_sha256")
 
     def main_network(self) -> nn.Module:
         return self.backbone

@@ -162,11 +162,11 @@ def largest(groups: Sequence[Group]) -> list[Group]:
 def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
     """Why runs cannot be compared with the first, by folder: different classes, test images or labels.
 
-    Nor can a second run of the same recipe and seed: it is no second sample of what the seed decides.
+    Nor can a second run of the same recipe, seeds and numbers of images: it is no second sample.
     """
-    first, problems = runs[0], {}
-    known = {(recipe_of(run), run.seed): run.folder for run in reversed(runs)}
-    for run in runs[1:]:
+    first, problems, known = runs[0], {}, {}
+    for run in runs:
+        sample = (recipe_of(run), run.seed, run.facts.get("data_seed"), str(run.facts.get("class_counts")))
         if run.class_names != first.class_names:
             problems[run.folder] = unlike(run.class_names, first.class_names, first.folder)
         elif run.facts.get("data_sha256") != first.facts.get("data_sha256") or len(run.labels) != len(first.labels):
@@ -174,7 +174,7 @@ def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
             problems[run.folder] = f"was tested on different images ({one}) from {first.folder} ({other})"
         elif not np.array_equal(run.labels, first.labels):
             problems[run.folder] = f"was tested with different labels from {first.folder}"
-        elif (same := known[recipe_of(run), run.seed]) != run.folder:
+        elif (same := known.setdefault(sample, run.folder)) != run.folder:
             problems[run.folder] = f"has the recipe and the seed of {same}; other seeds would say more"
     return problems
 

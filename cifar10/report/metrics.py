@@ -84,7 +84,7 @@ def cluster(matrix: np.ndarray) -> np.ndarray:
 def format_per_class(metrics: dict[str, Any], longest: int = 60) -> str:
     """The result of `classification_metrics` as scikit-learn's `classification_report`; longer names are cut.
 
-    Classes without images are left out, and so are in no mean.
+    Classes without images are left out, and so are in no mean; where one is predicted, accuracy is called micro avg.
     """
     counts = np.array(metrics["confusion_matrix"])
     classes = [number for number, row in enumerate(metrics["per_class"]) if row["support"]]

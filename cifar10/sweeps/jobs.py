@@ -22,35 +22,39 @@ from omegaconf import DictConfig, OmegaConf
 from cifar10.errors import JobChanged, UserError, cause_of
 from cifar10.files import atomic_write, locked, remove_leftovers
 from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, quoted
-from cifar10.sweeps.plan import keep_plan
+from cifar10.sweeps.plan import keep_plan, read_plan
 from cifar10.sweeps.study import is_search
 from cifar10.untrusted import check_overrides, key_of
 
 log = logging.getLogger(__name__)
 
 NOTES, OVERRIDES, PLAN = ".jobs", "overrides", "plan"
-PLACE = ("hydra.sweep.dir", "hydra.mode", "hydra.output_subdir")  # what resuming sets
+TRIALS = "hydra.sweeper.n_trials"
 
 
 def is_sweep(folder: Path) -> bool:
     return (folder / NOTES / OVERRIDES).is_file()
 
 
-def keep_overrides(hydra: HydraConf, resumed: bool) -> None:
-    """Record what the sweep consists of, so that it can be resumed.
-
-    Unless it is resumed, notes in its folder are another sweep's. Resumed, it may have more trials or another launcher.
-    """
+def keep_overrides(hydra: HydraConf) -> None:
+    """Record what the sweep consists of, so that it can be resumed; earlier notes in its folder are another sweep's."""
     folder = Path(hydra.sweep.dir) / NOTES
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     kept = [*overrides_of(hydra), *overrides_of(hydra, "hydra")]
-    if resumed:
-        kept = [one for one in kept if key_of(one) not in PLACE]
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
     with atomic_write(folder / OVERRIDES, "w") as file:
         json.dump(kept, file)
     keep_plan(folder / PLAN, hydra)
+
+
+def keep_trials(hydra: HydraConf) -> None:
+    """Record how many trials a search has, if it has been resumed with more: a further resume goes on to as many."""
+    folder = Path(hydra.sweep.dir) / NOTES
+    if read_plan(folder / PLAN).jobs != hydra.sweeper.n_trials:
+        kept = [one for one in json.loads((folder / OVERRIDES).read_text()) if key_of(one) != TRIALS]
+        with atomic_write(folder / OVERRIDES, "w") as file:
+            json.dump([*kept, f"{TRIALS}={hydra.sweeper.n_trials}"], file)
+        keep_plan(folder / PLAN, hydra)
 
 
 def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
@@ -74,8 +78,9 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
             raise UserError(f"{argument}: this sweep is a grid, and has all its jobs; searches alone have trials")
     changed = {key_of(argument): argument for argument in given}
     dropped = ("hydra.sweep.dir", "hydra.mode") + ("hydra.launcher.",) * ("hydra/launcher" in changed)
-    own = [one for one in own if key_of(one) not in changed and not key_of(one).startswith(dropped)]
-    check_overrides(stored, own)
+    own = [one for one in own if not key_of(one).startswith(dropped)]
+    check_overrides(stored, [one for one in own if key_of(one) not in changed])
+    own = [changed.pop(key_of(one), one) for one in own]  # in place, as the jobs' numbers go by the order
     # A job's .hydra/ stays as it is: a kill while it is rewritten would cost a finished run.
     hydra = [f"hydra.sweep.dir={quoted(folder)}", "hydra.mode=MULTIRUN", "hydra.output_subdir=null"]
     return [*own, *changed.values(), *hydra]
@@ -106,7 +111,7 @@ def begin(cfg: DictConfig, hydra: HydraConf, note: dict | None) -> float | None:
         raise JobChanged(
             f"job {hydra.job.num} began with different settings: the experiment has changed; start a new sweep"
         )
-    if note is None or not (run.summary.is_file() or run.last.is_file()):
+    if note is None or not (run.summary.is_file() or run.can_go_on):
         earlier = (run.split, run.unreadable, run.duplicates) if note is None else ()  # of another sweep's run
         for file in (run.summary, run.last, run.best, run.metrics, *earlier):
             file.unlink(missing_ok=True)
@@ -117,7 +122,7 @@ def begin(cfg: DictConfig, hydra: HydraConf, note: dict | None) -> float | None:
     if run.summary.is_file():
         log.info("this job has already finished: it is left as it is")
         return float(json.loads(run.summary.read_text()).get("val/acc", math.nan))
-    if run.last.is_file():
+    if run.can_go_on:
         cfg.resume = str(run.path)
     return None
 

@@ -26,7 +26,7 @@ from cifar10.files import locked
 from cifar10.metric_names import METRICS, mode_of
 from cifar10.report.sweep.jobs import SEED
 from cifar10.run_folder import RunFolder
-from cifar10.sweeps.jobs import NOTES
+from cifar10.sweeps.jobs import NOTES, keep_trials
 from cifar10.sweeps.space import Space
 from cifar10.sweeps.study import NAME, make_sampler, storage_of, trial_of
 
@@ -46,6 +46,7 @@ def search(own: Any, arguments: Sequence[str]) -> list[JobReturn]:
         raise UserError("seed: a search would choose the luckiest; set one, and train what it finds with other seeds")
     own.n_jobs = own.n_jobs or max(1, own.config.hydra.launcher.get("n_jobs") or 1)
     objectives = check(own)
+    keep_trials(own.config.hydra)
     study = open_study(own, folder, objectives)
     results: list[JobReturn] = []
     with searcher(folder) as me:
@@ -93,10 +94,10 @@ def check(own: Any) -> dict[str, str]:
             raise UserError(
                 "callbacks.pruning: needs a single objective of validation; set callbacks.pruning=null, or search one"
             )
-        if pruning.get("min_epochs", 1) >= own.config.trainer.max_epochs:
+        least, epochs = pruning.get("min_epochs", 1), own.config.trainer.max_epochs
+        if isinstance(least, int) and isinstance(epochs, int) and least >= epochs:
             raise UserError(
-                f"callbacks.pruning.min_epochs={pruning.min_epochs}: no trial of {own.config.trainer.max_epochs} epochs"
-                " would be ended; set it lower"
+                f"callbacks.pruning.min_epochs={least}: no trial of {epochs} epochs would be ended; set it lower"
             )
     return {name: "maximize" if known[name] == "max" else "minimize" for name in names}
 

@@ -50,7 +50,7 @@ class SweepNotes(Callback):
         if not SweepNotes.resumed:
             for file in ("summary.csv", PAGE):  # an earlier sweep's
                 (SweepNotes.folder / file).unlink(missing_ok=True)
-        keep_overrides(config.hydra, SweepNotes.resumed)
+            keep_overrides(config.hydra)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: object) -> None:
         error = job_return._return_value  # `return_value` raises it

@@ -57,7 +57,7 @@ def check_settings(cfg: DictConfig) -> None:
         raise UserError(f"{key}: must be given, {key}=VALUE; docs/configuration.md says what it is")
     check_validation(cfg.trainer)
     dirpath, place = cfg.callbacks.checkpoint.get("dirpath"), RunFolder(cfg.output_dir).checkpoints
-    if dirpath is not None and Path(dirpath) != place:
+    if isinstance(dirpath, str) and Path(dirpath).expanduser().absolute() != place.absolute():
         raise UserError(
             f"callbacks.checkpoint.dirpath={one_line(dirpath)}: checkpoints belong in the run's folder; name that with"
             " hydra.run.dir=FOLDER"
@@ -125,7 +125,6 @@ def check_validation(trainer: DictConfig) -> None:
 def check_folders(cfg: DictConfig) -> None:
     """UserError for a folder that cannot be written, before a run is spent on it."""
     folders = {"output_dir": cfg.output_dir, "trainer.default_root_dir": cfg.trainer.get("default_root_dir")}
-    folders["callbacks.checkpoint.dirpath"] = cfg.callbacks.checkpoint.get("dirpath")
     folders |= {f"{key}.save_dir": node.get("save_dir") for key, node in logger_nodes(cfg).items()}
     for key, folder in folders.items():
         if isinstance(folder, str):

@@ -1,6 +1,5 @@
 """The steps of a run around training: where it resumes from, what it logs, and what it leaves in its folder."""
 
-import contextlib
 import logging
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,6 @@ from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
 from cifar10.callbacks.timer import TrainingTimer
 from cifar10.data.datamodule import CIFAR10DataModule
 from cifar10.errors import UserError
-from cifar10.files import sha256
 from cifar10.machine import commit, hardware
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
@@ -194,17 +192,10 @@ def summarise(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMo
         "hardware": hardware(trainer),
         "precision": str(trainer.precision),
         "commit": commit(),
-        "weights_sha256": weights_digest(cfg.model.get("weights")),
+        "weights_sha256": getattr(model, "weights_sha256", None),
         "versions": {"torch": torch.__version__, "pytorch-lightning": version("pytorch-lightning")},
         "watchers": watchers(cfg),
     }
-
-
-def weights_digest(file: str | None) -> str | None:
-    """Of the weights that a run started from, so that runs from other ones do not count as the same recipe."""
-    with contextlib.suppress(OSError):  # it may be gone by now
-        return sha256(Path(file).expanduser().read_bytes()) if file else None
-    return None
 
 
 def watchers(cfg: DictConfig) -> list[str]:

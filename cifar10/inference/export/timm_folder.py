@@ -99,7 +99,7 @@ def model_card(run: FinishedRun, model: Model, config: dict) -> str:
         summary=run.summary,
         recipe={key: value for key, value in settings.items() if not key.endswith("_target_")},
         scores=scores if current else None,
-        imagenet=run.cfg.model.get("pretrained") and run.cfg.model.get("weights") is None,
+        imagenet=run.cfg.model.get("pretrained") and not run.summary.get("weights_sha256"),
         model=model,
         config=config,
         percent=percent,
