@@ -80,10 +80,11 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
     dropped = ("hydra.sweep.dir", "hydra.mode") + ("hydra.launcher.",) * ("hydra/launcher" in changed)
     own = [one for one in own if not key_of(one).startswith(dropped)]
     check_overrides(stored, [one for one in own if key_of(one) not in changed])
-    own = [changed.pop(key_of(one), one) for one in own]  # in place, as the jobs' numbers go by the order
+    added = [argument for key, argument in changed.items() if key not in map(key_of, own)]
+    own = [changed.get(key_of(one), one) for one in own]  # in place, as the jobs' numbers go by the order
     # A job's .hydra/ stays as it is: a kill while it is rewritten would cost a finished run.
     hydra = [f"hydra.sweep.dir={quoted(folder)}", "hydra.mode=MULTIRUN", "hydra.output_subdir=null"]
-    return [*own, *changed.values(), *hydra]
+    return [*own, *added, *hydra]
 
 
 @contextlib.contextmanager
