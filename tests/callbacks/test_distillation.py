@@ -99,7 +99,10 @@ def test_the_teacher_says_what_the_run_predicts_of_each_image_and_of_its_mirror_
     datamodule.prepare_data()
     datamodule.setup("fit")
     part, predictor = datamodule.data.part("train"), load(teacher).predictor
-    found = torch.from_numpy(teach(read_teacher(RunFolder(teacher)), part, 7)).float()
+    taught = read_teacher(RunFolder(teacher))
+    assert taught.class_names == tuple(datamodule.class_names)
+    assert taught.temperature == 1
+    found = torch.from_numpy(teach(taught, part, 7)).float()
     images = datamodule.loaded["train"][0][datamodule.indices["train"]]
     with torch.no_grad():
         expected = torch.stack([predictor.logits(images), predictor.logits(images.flip(-1))], 1)
