@@ -61,7 +61,7 @@ def resume_sweep(folder: Path, given: Sequence[str]) -> list[str]:
     """The settings that resume the sweep in a folder; UserError for one that would make it a different sweep."""
     stored = folder / NOTES / OVERRIDES
     try:
-        own = json.loads(stored.read_text())
+        own: list[str] = json.loads(stored.read_text())
         if not isinstance(own, list) or not all(isinstance(override, str) for override in own):
             raise ValueError("not a list of settings")
     except (OSError, ValueError, RecursionError) as error:
