@@ -81,7 +81,7 @@ def is_free(setting: str, free: Free) -> bool:
 def recipe(cfg: DictConfig, watchers: Sequence[str] = (), resolve: bool = False) -> dict[str, object]:
     """Every setting that a result depends on, by dotted key, without the seed and null values.
 
-    watchers: keys in `cfg.callbacks` of those that change nothing, in earlier versions also of the checkpoint.
+    watchers: keys in `cfg.callbacks` of what changes nothing; runs of earlier versions list the checkpoint too.
     """
     settings: Any = OmegaConf.to_container(cfg, resolve=resolve)
     for key, callback in list((settings.get("callbacks") or {}).items()):

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,3 +130,12 @@ class Signals(pl.Callback):
                 self.folder.mkdir(exist_ok=True)
                 sent.touch()
                 os.killpg(0, signum) if rank is None else os.kill(os.getpid(), signum)
+
+
+class EndsSlowly(pl.Callback):
+    """Takes longer over an exception than Lightning's observer does to see that another process has died."""
+
+    changes_training = False
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        time.sleep(6)

@@ -217,6 +217,13 @@ def test_a_sweep_is_compared_by_recipe_with_its_seeds_together(command, jobs, tm
     assert (jobs / "0" / "evaluation" / "predictions.npz").is_file()
 
 
+def test_a_second_run_of_a_seed_is_named_and_does_not_count(command, jobs, tmp_path):
+    shutil.copytree(jobs / "0", tmp_path / "again")
+    assert command("evaluate.py", "runs=[sweep,again]") == 0
+    assert "again: not counted, as it has the recipe and the seed of sweep/0; other seeds" in command.out
+    assert [group["seeds"] for group in comparison(tmp_path)[0]["groups"]] == [[0, 1], [0]]
+
+
 def test_a_sweep_stands_for_its_jobs_in_their_order(jobs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (jobs / "2").rename(jobs / "10")

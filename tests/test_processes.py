@@ -174,11 +174,12 @@ def test_a_run_killed_and_resumed_on_another_number_of_processes_ends_where_one_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [by_lightning, by_torchrun])
-def test_a_process_that_dies_ends_the_others_with_a_line(alone, tmp_path, start):
+@pytest.mark.parametrize("start, slowly", [(by_lightning, False), (by_lightning, True), (by_torchrun, False)])
+def test_a_process_that_dies_ends_the_others_with_a_line(alone, tmp_path, start, slowly):
+    ends = ["+callbacks.ends={_target_: tests.launching.EndsSlowly}"] * slowly
     dies = f"+callbacks.dies={{_target_: tests.launching.Signals, folder: sent, signals: [[4, 1, {signal.SIGKILL:d}]]}}"
     begun = time.monotonic()
-    result = start(tmp_path, *alone[1], dies)
+    result = start(tmp_path, *alone[1], *ends, dies)
     assert result.returncode != 0 and time.monotonic() - begun < 200, "it neither ends well nor hangs"
     told = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(told) == 1 and "lost another process" in told[0], result.stderr

@@ -113,7 +113,7 @@ class Checkpoint(callbacks.Checkpoint):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
         done = batch_idx + 1
-        counted = done  # since the last validation could have been, over all epochs if it goes by batches alone
+        counted = done  # in this epoch; in all of them where validation does not go by epochs
         if trainer.check_val_every_n_epoch is None:
             counted = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         to_validate = trainer.enable_validation and counted % (trainer.val_check_batch or math.inf) == 0

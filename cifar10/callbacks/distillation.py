@@ -11,6 +11,7 @@ import torch
 
 from cifar10.callbacks.feature_caching import FeatureCaching
 from cifar10.data.pictures import Part
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError, cause_of
 from cifar10.files import atomic_write
 from cifar10.models.plain import plain_predictor
@@ -53,7 +54,7 @@ class Distillation(pl.Callback):
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         data = trainer.datamodule
         part = data.data.part("train")
-        file, shape = kept_logits(self.run, part), (len(part), 2, len(pl_module.class_names))
+        file, shape = kept_logits(self.run, part, data.preprocessing), (len(part), 2, len(pl_module.class_names))
         if trainer.is_global_zero and read(file, shape) is None:
             log.info(f"{self.run}: predicting {len(part):,} training images and their mirror images")
             write(file, teach(self.predictor.to(pl_module.device), part, data.eval_batch_size))
@@ -89,13 +90,14 @@ def read_teacher(run: RunFolder) -> Predictor:
     return predictor
 
 
-def kept_logits(run: RunFolder, part: Part) -> Path:
+def kept_logits(run: RunFolder, part: Part, preprocessing: Preprocessing) -> Path:
     """Where a teacher's logits for these images are kept, by a name made of its weights, the images and their order."""
     digest = hashlib.sha256(run.best.read_bytes())
-    if part.digests is not None:
-        digest.update(part.digests.tobytes())
-    pixels = part[:] if part.digests is None else part[:1]  # one shows how pictures become squares
-    digest.update(pixels.cpu().numpy().tobytes())
+    if part.digests is None:
+        digest.update(part[:].cpu().numpy().tobytes())
+    else:  # of the pictures as they are in their files
+        squares = (preprocessing.store_size, preprocessing.resize_mode, preprocessing.background)
+        digest.update(part.digests.tobytes() + repr(squares).encode())
     return run.logits / f"{digest.hexdigest()[:16]}.npy"
 
 

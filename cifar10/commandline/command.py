@@ -111,7 +111,8 @@ class Command:
         folder = resumed_folder(settings) if self.config_name == "train" else None
         sweep = folder is not None and is_sweep(folder)
         if folder is not None:
-            print(f"resuming {folder}: reading its settings")  # takes a few seconds, before there is a log
+            if not flags:  # as --cfg job, whose output may go to a file
+                print(f"resuming {folder}: reading its settings", flush=True)  # takes seconds, before there is a log
             flags = [flag for flag in flags if flag not in ("-m", "--multirun")]  # the folder says which it is
             settings = (resume_sweep if sweep else resume_run)(folder, settings)
             flags += [] if sweep else ["--config-name", STORED]

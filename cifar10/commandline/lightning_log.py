@@ -1,6 +1,7 @@
 """What Lightning may say in a log: what was asked for, and not what it says of every run."""
 
 import logging
+import time
 import warnings
 
 ADVICE = (  # on things that are deliberate
@@ -17,10 +18,11 @@ REMARKS = (  # in every run, on what the log says anyway or nobody asked for
     *("Restoring states", "Restored all states", "Loaded model weights", "`Trainer.fit` stopped"),
 )
 
-
+# A thread that looks every five seconds whether another process has died, says so and kills this one.
+OBSERVER = "lightning_fabric.strategies.launchers.subprocess_script"
 SPEAKERS = (
     *(f"pytorch_lightning.{module}" for module in ("utilities.rank_zero", "callbacks", "profilers", "tuner")),
-    "lightning_fabric.strategies.launchers",  # says that another process has died, and kills this one
+    OBSERVER,
 )
 
 
@@ -38,9 +40,16 @@ def filter_lightning() -> None:
         warnings.filterwarnings("ignore", message=f".*{advice}.*")
     for handler in logging.getLogger().handlers:
         handler.addFilter(is_wanted)
+    logging.getLogger(OBSERVER).addFilter(wait_for_main_thread)
 
 
 def is_wanted(record: logging.LogRecord) -> bool:
     if not record.name.startswith(("pytorch_lightning", "lightning")) or record.levelno > logging.INFO:
         return True
     return record.name.startswith(SPEAKERS) and not record.getMessage().strip().startswith(REMARKS)
+
+
+def wait_for_main_thread(record: logging.LogRecord) -> bool:
+    """Before the observer speaks and kills: time for the main thread to end with its own error, unless it hangs."""
+    time.sleep(10)
+    return True

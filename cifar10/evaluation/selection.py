@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cifar10.errors import UserError
+from cifar10.report.sweep.jobs import SEED
 from cifar10.sweeps.jobs import is_sweep
 from cifar10.sweeps.summary import read_sweep
 
@@ -22,12 +23,16 @@ def best_of(runs: str | Sequence[str] | None, best: int) -> tuple[list[Path], st
     name, chosen = sweep.objective.name, sweep.ranked[:best]
     if not chosen:
         raise UserError(f"best={best}: no job of {folder} has finished with a {name}")
-    jobs = [job for setting in chosen for job in setting.jobs if job.value(name) is not None]
+    # a search may try the same settings twice; another run of a seed tells nothing new
+    seeds = [
+        {job.overrides.get(SEED): job for job in setting.jobs if job.value(name) is not None} for setting in chosen
+    ]
+    jobs = [job for setting in seeds for job in setting.values()]
     folders = [folder / job.folder for job in jobs]
     if any(not each.resolve().is_relative_to(folder.resolve()) for each in folders):
         raise UserError(f"runs=[{folder}]: its notes name a run outside its folder")
-    seeds = f", {len(jobs)} runs with their seeds" * (len(jobs) > len(chosen))
-    text = f"The best {len(chosen)} of {len(sweep.settings)} settings tried{seeds}, by {name} on validation images."
+    of_seeds = f", {len(jobs)} runs with their seeds" * (len(jobs) > len(chosen))
+    text = f"The best {len(chosen)} of {len(sweep.settings)} settings tried{of_seeds}, by {name} on validation images."
     text += (
         " Being chosen flatters their validation figures; choosing once more by the test figures would flatter these."
     )

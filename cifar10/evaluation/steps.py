@@ -95,6 +95,10 @@ def open_runs(folders: Sequence[Path], settings: Settings) -> tuple[Opened, list
     problems = groups_of.check_comparable([run for _, run in opened]) if opened else {}
     left_out += [f"run={folder}: {problem}" for folder, problem in problems.items()]
     opened = [(run, found) for run, found in opened if found.folder not in problems]
+    again = groups_of.repeats([run for _, run in opened])
+    for folder, same in again.items():
+        log.warning(f"{folder}: not counted, as it has the recipe and the seed of {same}; other seeds would say more")
+    opened = [(run, found) for run, found in opened if found.folder not in again]
     if not opened:
         raise UserError(f"none of {len(folders)} runs can be reported: {'; '.join(left_out)}")
     return opened, left_out

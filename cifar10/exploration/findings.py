@@ -62,7 +62,7 @@ def look(found: Collection, images: int, model: EfficientNet | None, label_split
     """Look at a collection; images: how many pictures at most are looked at closely. model: None without one."""
     chosen = sample(found.labels, images)
     learned = chosen[found.splits[chosen] != "test"]
-    mean, std, means = pixel_statistics(found, learned if len(learned) else chosen)
+    mean, std, means = pixel_statistics(found, chosen, learned if len(learned) else chosen)
     compared = sample(found.labels, MOST_COMPARED)
     pairs = duplicates.near_pairs(found.read, compared)
     findings = Findings(
@@ -94,18 +94,26 @@ def use_features(findings: Findings, values: np.ndarray) -> None:
     findings.label_errors = [replace(one, place=int(findings.judged[one.place])) for one in errors]
 
 
-def pixel_statistics(found: Collection, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, (3,) in [0, 1], and mean pictures of all and of each class."""
+def pixel_statistics(
+    found: Collection, places: np.ndarray, learned: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, (3,) in [0, 1], and mean pictures of all and of each class.
+
+    learned: the places among `places` that mean and standard deviation are of.
+    """
     classes = len(found.class_names)
-    total, counts, squares = np.zeros(()), np.zeros(classes), np.zeros(3)
+    total, counts, sums, squares, pixels = np.zeros(()), np.zeros(classes), np.zeros(3), np.zeros(3), 0
     for few in np.array_split(places, -(-len(places) // 64)):
         images = found.read(few).astype(np.float32) / 255
         total = np.zeros((classes, *images.shape[1:])) if total.ndim == 0 else total
         np.add.at(total, found.labels[few], images)
         counts += np.bincount(found.labels[few], minlength=classes)
-        squares += np.square(images).sum((0, 2, 3), dtype=np.float64)
-    everything = total.sum(0) / counts.sum()
-    mean = everything.mean((1, 2))
-    std = np.sqrt(squares / counts.sum() / everything[0].size - mean**2)
-    means = np.concatenate([everything[None], total / np.maximum(counts, 1)[:, None, None, None]])
-    return mean, std, (means * 255).round().astype(np.uint8)
+        kept = images[np.isin(few, learned)]
+        sums += kept.sum((0, 2, 3), dtype=np.float64)
+        squares += np.square(kept).sum((0, 2, 3), dtype=np.float64)
+        pixels += kept[:, 0].size
+    mean = sums / pixels
+    means = np.concatenate(
+        [total.sum(0, keepdims=True) / counts.sum(), total / np.maximum(counts, 1)[:, None, None, None]]
+    )
+    return mean, np.sqrt(squares / pixels - mean**2), (means * 255).round().astype(np.uint8)

@@ -54,11 +54,13 @@ class Model:
     """A finished run, ready to predict; made by `load`.
 
     predictor: the network with its preprocessing and temperature, an nn.Module. calibration: in words, where the
-    temperature comes from. weights_sha256: of the checkpoint.
+    temperature comes from. checkpoint_sha256: of the checkpoint.
     """
 
-    def __init__(self, folder: Path, predictor: Predictor, device: torch.device, calibration: str, weights_sha256: str):
-        self.folder, self.name, self.weights_sha256 = folder, shown(folder), weights_sha256
+    def __init__(
+        self, folder: Path, predictor: Predictor, device: torch.device, calibration: str, checkpoint_sha256: str
+    ):
+        self.folder, self.name, self.checkpoint_sha256 = folder, shown(folder), checkpoint_sha256
         self.predictor, self.device, self.calibration = predictor.to(device), device, calibration
         preprocessing = predictor.preprocessing
         self.square = Square(cast(int, preprocessing.store_size), preprocessing.resize_mode, preprocessing.background)

@@ -1,11 +1,11 @@
 """Networks trained from scratch: any class of `cifar10.models.networks` as a LightningModule."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cifar10.data.preprocessing import Preprocessing
 from cifar10.errors import UserError
@@ -57,13 +57,18 @@ class ScratchClassifier(ImageClassifier):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         start_from: Any = getattr(self.network, "start_from", None)
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and start_from and not self.has_seen_images:
-            if not hasattr(datamodule, "indices"):
-                raise UserError(f"{type(self.network).__name__} starts from training images: use CIFAR10DataModule")
-            images, some = datamodule.loaded["train"][0], datamodule.indices["train"][:STARTING_IMAGES]
-            start_from(self.preprocessing(images[part].to(self.device)) for part in some.split(100))
+            start_from(self.starting_images())
             self.has_seen_images = True
+
+    def starting_images(self) -> Iterator[Tensor]:
+        """Batches of training images as the network's input; UserError, once it is asked, if they cannot be had."""
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(datamodule, "indices"):
+            raise UserError(f"{type(self.network).__name__} starts from training images: use CIFAR10DataModule")
+        images, some = datamodule.loaded["train"][0], datamodule.indices["train"][:STARTING_IMAGES]
+        for part in some.split(100):
+            yield self.preprocessing(images[part].to(self.device))
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         super().on_load_checkpoint(checkpoint)

@@ -160,13 +160,9 @@ def largest(groups: Sequence[Group]) -> list[Group]:
 
 
 def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
-    """Why runs cannot be compared with the first, by folder: different classes, test images or labels.
-
-    Nor can a second run of the same recipe, seeds and numbers of images: it is no second sample.
-    """
-    first, problems, known = runs[0], {}, {}
+    """Why runs cannot be compared with the first, by folder: different classes, test images or labels."""
+    first, problems = runs[0], {}
     for run in runs:
-        sample = (recipe_of(run), run.seed, run.facts.get("data_seed"), str(run.facts.get("class_counts")))
         if run.class_names != first.class_names:
             problems[run.folder] = unlike(run.class_names, first.class_names, first.folder)
         elif run.facts.get("data_sha256") != first.facts.get("data_sha256") or len(run.labels) != len(first.labels):
@@ -174,9 +170,17 @@ def check_comparable(runs: Sequence[Run]) -> dict[str, str]:
             problems[run.folder] = f"was tested on different images ({one}) from {first.folder} ({other})"
         elif not np.array_equal(run.labels, first.labels):
             problems[run.folder] = f"was tested with different labels from {first.folder}"
-        elif (same := known.setdefault(sample, run.folder)) != run.folder:
-            problems[run.folder] = f"has the recipe and the seed of {same}; other seeds would say more"
     return problems
+
+
+def repeats(runs: Sequence[Run]) -> dict[str, str]:
+    """Runs with the recipe, the seeds and the numbers of images of one before, which by folder: no second sample."""
+    found, known = {}, {}
+    for run in runs:
+        sample = (recipe_of(run), run.seed, run.facts.get("data_seed"), str(run.facts.get("class_counts")))
+        if (same := known.setdefault(sample, run.folder)) != run.folder:
+            found[run.folder] = same
+    return found
 
 
 def unlike(names: Sequence[str], others: Sequence[str], owner: str, most: int = 10) -> str:

@@ -90,6 +90,8 @@ def check(own: Any) -> dict[str, str]:
     if own.config.trainer.get("fast_dev_run"):
         raise UserError("trainer.fast_dev_run: a trial run has no result to search by; leave -m and sweep= out")
     if pruning := own.config.callbacks.get("pruning"):
+        if not isinstance(pruning, DictConfig):
+            raise UserError(f"callbacks.pruning={pruning}: is a section; choose it by sweep=median or sweep=hyperband")
         if len(names) > 1 or not names[0].startswith("val/"):
             raise UserError(
                 "callbacks.pruning: needs a single objective of validation; set callbacks.pruning=null, or search one"
@@ -97,7 +99,8 @@ def check(own: Any) -> dict[str, str]:
         least, epochs = pruning.get("min_epochs", 1), own.config.trainer.max_epochs
         if isinstance(least, int) and isinstance(epochs, int) and least >= epochs:
             raise UserError(
-                f"callbacks.pruning.min_epochs={least}: no trial of {epochs} epochs would be ended; set it lower"
+                f"callbacks.pruning.min_epochs={least}: with trainer.max_epochs={epochs} no trial would be ended; lower"
+                " the one, raise the other, or set callbacks.pruning=null"
             )
     return {name: "maximize" if known[name] == "max" else "minimize" for name in names}
 

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from cifar10.callbacks.feature_caching import FeatureCaching
+from cifar10.callbacks.feature_caching import FeatureCaching, is_split
 from cifar10.callbacks.two_phase import TwoPhaseFineTuning
 from cifar10.models.classifier import ImageClassifier
 
@@ -35,8 +35,7 @@ def training_cost(
     numbers = sorted({int(row.get("phase", 1)) for row in rows})
     for number in numbers:
         first = freeze(model, two_phase, number) if two_phase else 0
-        kept = caching is not None and (number == 1 or caching.splits is not False)
-        cached = frozen_flops(model, first) if kept else 0
+        cached = frozen_flops(model, first) if caching else 0
         epochs = [row for row in rows if int(row.get("phase", 1)) == number]
         sides = Counter(int(row.get("image_size", model.preprocessing.image_size)) for row in epochs)
         counted = sum(count * count_flops(model, side, learning=True) for side, count in sides.items())
@@ -74,8 +73,18 @@ def freeze(model: Any, two_phase: TwoPhaseFineTuning, phase: int) -> int:
 
 
 def frozen_flops(model: Any, first: int) -> int:
-    """The operations for one image of the blocks before the first that learns."""
-    return count_flops(model.split_backbone(first)[0], model.preprocessing.image_size) if first else 0
+    """The operations for one image of the blocks before the first that learns; 0 if they cannot be run alone."""
+    if not first:
+        return 0
+    model.eval()
+    side, (trunk, tail) = model.preprocessing.image_size, model.split_backbone(first)
+    whole, _ = model.split_backbone(len(model.backbone_blocks()))
+    return count_flops(trunk, side) if is_split(run, trunk, tail, whole, torch.rand(1, 3, side, side)) else 0
+
+
+@torch.no_grad()
+def run(network: Any, images: torch.Tensor) -> torch.Tensor:
+    return network(images)
 
 
 def count_flops(network: Any, image_size: int | None = None, learning: bool = False) -> int:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from cifar10 import load
-from cifar10.callbacks.distillation import Distillation, read_teacher, teach
+from cifar10.callbacks.distillation import Distillation, kept_logits, read_teacher, teach
 from cifar10.data.augmentation import FLIP
 from cifar10.data.datamodule import CIFAR10DataModule
+from cifar10.data.pictures import Part
+from cifar10.data.preprocessing import Preprocessing
 from cifar10.models.scratch import ScratchClassifier
 from cifar10.run_folder import RunFolder
 from tests.callbacks.test_two_phase import build
@@ -46,6 +48,16 @@ def test_damaged_logits_are_computed_anew(command, tiny, teacher):
         file.write_bytes(damaged)
         assert command("train.py", *tiny, learns_from(teacher)) == 0, command.err
         assert file.read_bytes() == whole
+
+
+def test_logits_are_known_by_the_pictures_and_by_how_they_become_squares(teacher):
+    pictures, changed = (
+        Part(torch.zeros(2, 3, 8, 8), torch.arange(2), torch.zeros(2), ["a", "b"], np.array(digests))
+        for digests in (["1", "2"], ["1", "3"])
+    )
+    ways = [Preprocessing(store_size=size, resize=way) for size, way in ((8, "crop"), (8, "pad"), (9, "crop"))]
+    names = {kept_logits(RunFolder(teacher), part, way) for part in (pictures, changed) for way in ways}
+    assert len(names) == 6 and kept_logits(RunFolder(teacher), pictures, ways[0]) in names
 
 
 def test_logits_that_another_process_cannot_find_end_in_a_line(command, tiny, teacher, monkeypatch):

@@ -364,5 +364,5 @@ def test_a_picture_that_goes_in_mid_training_is_not_taken_for_a_black_one(folder
         opened = open_store(pictures, 8, "pad", GREY, tmp_path / "cache")
     (tmp_path / "there" / "3.png").unlink()
     monkeypatch.setattr(squares, "FEW", few)
-    with pytest.raises(UserError, match=r"^3\.png: No such file or directory: it could be read when training began"):
+    with pytest.raises(UserError, match=r"^3\.png: No such file or directory: it could be read before; put it back"):
         list(opened.images.stream([torch.tensor([BAD, 3])]))

@@ -187,6 +187,7 @@ def test_without_training_images_to_start_from_it_is_refused_in_a_line(tmp_path)
     )
     with pytest.raises(UserError, match=r"^FastCNN starts from training images: use CIFAR10DataModule$"):
         trainer.fit(ScratchClassifier(list("ab"), FAST), batches)
+    trainer.fit(ScratchClassifier(list("ab"), {**FAST, "whitening": False}), batches)  # which needs none
 
 
 def test_a_checkpoint_predicts_as_the_model_does(datamodule, tmp_path):

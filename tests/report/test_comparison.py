@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cifar10.report.comparison import compare, efficiency, evaluate, relabel
-from cifar10.report.groups import Run, check_comparable, group_runs, largest
+from cifar10.report.groups import Run, check_comparable, group_runs, largest, repeats
 from cifar10.report.scores import score
 
 NAMES = ["cat", "dog", "ship"]
@@ -59,7 +59,7 @@ def test_the_same_number_of_training_images_is_the_same_recipe_however_it_was_se
 
 def test_a_second_run_of_the_same_seed_is_no_second_sample():
     runs = [make_run(lr=1), make_run(lr=1, folder="again"), make_run(seed=1, lr=1), make_run(lr=2, folder="other")]
-    assert check_comparable(runs) == {"again": "has the recipe and the seed of cnn_0; other seeds would say more"}
+    assert repeats(runs) == {"again": "cnn_0"} and check_comparable(runs) == {}
 
 
 def test_names_can_be_given_and_must_fit():

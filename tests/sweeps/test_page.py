@@ -135,6 +135,11 @@ def test_the_best_settings_are_taken_with_all_their_seeds(tmp_path):
     assert len(best_of(str(tmp_path / "grid"), 99)[0]) == 12
 
 
+def test_settings_that_a_search_has_tried_twice_count_once(tmp_path):
+    folders, text = best_of(str(make(tmp_path / "grid", [*grid(), grid()[9]])), 1)
+    assert [folder.name for folder in folders] == ["12", "10", "11"] and ", 3 runs with their seeds" in text
+
+
 @pytest.mark.promise("bad inputs")
 @pytest.mark.parametrize(("runs", "best"), [(None, 3), (["a", "b"], 3), (["nowhere"], 3), (["grid"], 0)])
 def test_best_needs_one_sweep_and_a_number_from_1_up(tmp_path, monkeypatch, runs, best):

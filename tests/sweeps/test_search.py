@@ -187,8 +187,9 @@ def test_a_range_without_a_search_says_what_searches(command, small):
         ("+trainer.fast_dev_run=true", "trainer.fast_dev_run: a trial run has no result"),
         (
             "+callbacks.pruning={_target_: cifar10.callbacks.pruning.Pruning, min_epochs: 99}",
-            "pruning.min_epochs=99: no",
+            "pruning.min_epochs=99: with trainer.max_epochs=",
         ),
+        ("+callbacks.pruning=median", "callbacks.pruning=median: is a section"),
         ('model.lr=tag("model.optimzer=sgd",interval(0,1))', "depends on model.optimzer"),
     ],
 )

@@ -74,17 +74,12 @@ def test_a_cached_trunk_counts_once_for_each_view():
     assert costs[1]["train_flops"] < costs[2]["train_flops"] < costs[0]["train_flops"]
 
 
-def test_a_backbone_that_cannot_be_split_is_not_split_to_count_it(monkeypatch):
-    model, caching, whole = backbone(), FeatureCaching(2), EfficientNet.split_backbone
-    caching.splits = False  # as training found: only phase 1 was cached
-
-    def split(self, block):
-        assert block == len(self.backbone_blocks()), "blocks that take more than one argument cannot be left out"
-        return whole(self, block)
-
-    monkeypatch.setattr(EfficientNet, "split_backbone", split)
+def test_of_a_backbone_that_cannot_be_split_only_phase_1_is_cached():
+    model = EfficientNet(CLASSES, "eva02_tiny_patch14_224", pretrained=False, image_size=28)
     phases = [TwoPhaseFineTuning(head_epochs=2)]
-    plain, cached = (training_cost(model, [*phases, *more], ROWS, 100, 10)["phases"] for more in ([], [caching]))
+    plain, cached = (
+        training_cost(model, [*phases, *more], ROWS, 100, 10)["phases"] for more in ([], [FeatureCaching(2)])
+    )
     assert cached[0]["flops_per_epoch"] < plain[0]["flops_per_epoch"] / 10
     assert cached[1] == plain[1]
 

@@ -126,7 +126,7 @@ class DecodedImages(Images):
 
 
 def lost(reason: str) -> UserError:
-    return UserError(f"{reason}: it could be read when training began; put it back, and resume")
+    return UserError(f"{reason}: it could be read before; put it back, and resume or start again")
 
 
 @dataclass(frozen=True)

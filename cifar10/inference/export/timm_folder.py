@@ -90,7 +90,7 @@ def model_card(run: FinishedRun, model: Model, config: dict) -> str:
     file = run.folder / "evaluation" / "metrics.json"
     try:
         scores = json.loads(file.read_text(encoding="utf-8"))["groups"][0]["runs"][0]
-        current = scores["checkpoint_sha256"] == model.weights_sha256
+        current = scores["checkpoint_sha256"] == model.checkpoint_sha256
     except (OSError, ValueError, LookupError, TypeError):
         current = False
     return PAGES.get_template("model_card.md").render(
