@@ -17,7 +17,7 @@ $(READY): pyproject.toml requirements.lock
 	  { echo "error: Python 3.10 or newer is needed; choose one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "error: could not create a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@echo "installing into $(VENV): about two minutes and 6 GB, once"
+	@echo "installing into $(VENV): some minutes and 7 GB, once; in silence, unless something fails"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@

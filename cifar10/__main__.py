@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from cifar10.commandline.command import Command
 from cifar10.errors import UserError
 from cifar10.machine import size
-from cifar10.run_folder import quoted
+from cifar10.shell import program, quoted
 
 log = logging.getLogger("cifar10")
 
@@ -49,7 +49,7 @@ def cache(cfg: DictConfig) -> None:
     for store in list_stores(folder):
         what = f"{store.count:,} pictures of {store.name} at {store.size} px" if store.count else "not finished"
         log.info(f"{size(store.nbytes):>9}  {what}, last used {date.fromtimestamp(store.used)}")
-    log.info(f"in {folder}; python -m cifar10 cache clear=true removes what no run is using")
+    log.info(f"in {folder}; {program('python')} -m cifar10 cache clear=true removes what no run is using")
 
 
 def predict(cfg: DictConfig) -> None:

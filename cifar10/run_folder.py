@@ -3,20 +3,18 @@
 import csv
 import enum
 import json
-import os
 import re
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.conf import HydraConf
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import UserError, cause_of, one_line
 from cifar10.files import atomic_write
 from cifar10.metric_names import METRICS
+from cifar10.shell import argument, program, shown
 from cifar10.untrusted import YAML_ERRORS, check_environment, fits, key_of, leaves, load_yaml, read_list
 
 # formats of the training cost and of run.json, parts of which a report shows; keys may be missing
@@ -28,7 +26,6 @@ SUMMARY = {
     **{"epochs": int, "seconds": (float, None), "hardware": str, "precision": str, "commit": str, "versions": {}},
     **{"weights_sha256": (str, None), "cost": COST, "watchers": [str], "class_counts": {"train": [int], "val": [int]}},
 }
-KEYWORDS = ("null", "true", "false", "nan", "inf")  # to Hydra, unless they are quoted
 
 
 class Free(enum.Flag):
@@ -134,11 +131,11 @@ class RunFolder:
 
     @property
     def resume_command(self) -> str:
-        return f"python train.py {argument('resume', self.path)}"
+        return f"{program('python')} train.py {argument('resume', self.path)}"
 
     @property
     def evaluate_command(self) -> str:
-        return f"python evaluate.py {argument('run', self.path)}"
+        return f"{program('python')} evaluate.py {argument('run', self.path)}"
 
     def __str__(self) -> str:
         return shown(self.path)
@@ -229,22 +226,3 @@ def overrides_of(hydra: HydraConf, kind: str = "task") -> list[str]:
     """Hydra's record of the command line's settings, or of Hydra's own, as they were written."""
     found: Any = OmegaConf.to_container(getattr(hydra.overrides, kind), resolve=False)
     return found
-
-
-def shown(path: str | Path) -> str:
-    """A path as the user can type it: relative to where the command was started, whatever chdir did."""
-    start = HydraConfig.get().runtime.cwd if HydraConfig.initialized() else os.getcwd()
-    return os.path.relpath(os.path.abspath(path), start)
-
-
-def argument(key: str, path: str | Path) -> str:
-    """KEY=PATH to paste into a shell, quoted for it and for Hydra."""
-    return shlex.quote(f"{key}={quoted(shown(path))}")
-
-
-def quoted(text: str | Path) -> str:
-    """Text as Hydra reads it back: quoted unless it is plain."""
-    text = str(text)
-    if re.fullmatch(r"[A-Za-z_./][\w./-]*", text, re.ASCII) and text.lower() not in KEYWORDS:
-        return text
-    return '"' + re.sub(r'(\\*)"', r'\1\1\\"', re.sub(r"(\\+)$", r"\1\1", text)) + '"'

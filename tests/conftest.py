@@ -1,13 +1,14 @@
 """Shared by all tests: a small drawn data set, a finished run, and the two commands in this process."""
 
 import os
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch reads it: each worker has a core, and the bits are those of -n 0
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # an active environment
 
 import logging
 import runpy
 import signal
-import sys
 from pathlib import Path
 
 import pytest

@@ -12,7 +12,18 @@ import pytest
 PROJECT = Path(__file__).parent.parent
 COMMANDS, FRONT_DOOR = {"train", "evaluate"}, "__main__"
 GROUND_FLOOR = {
-    *("run_folder", "files", "machine", "progress", "errors", "signals", "processes", "untrusted", "metric_names"),
+    *(
+        "run_folder",
+        "files",
+        "machine",
+        "progress",
+        "errors",
+        "signals",
+        "processes",
+        "shell",
+        "untrusted",
+        "metric_names",
+    ),
 }
 FLOORS = [  # a module imports from its own wing and from lower floors; on the ground floor, from its neighbours too
     COMMANDS | {FRONT_DOOR, "cifar10"},

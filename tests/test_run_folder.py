@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from cifar10.errors import UserError
-from cifar10.run_folder import SETTINGS, Free, RunFolder, is_free, quoted, recipe
+from cifar10.run_folder import SETTINGS, Free, RunFolder, is_free, recipe
+from cifar10.shell import program, quoted
 from cifar10.untrusted import leaves
 from tests.conftest import PROJECT
 
@@ -130,3 +131,14 @@ def test_a_summary_of_another_form(tmp_path, summary):
 )
 def test_a_quoted_text_is_read_back_by_hydra(text):
     assert OverridesParser.create().parse_override(f"key={quoted(text)}").value() == text
+
+
+def test_commands_are_said_as_the_shell_that_reads_them_finds_them(monkeypatch, tmp_path):
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program("python") == ".venv/bin/python", "as after `make train`"
+    monkeypatch.setenv("PATH", str(tmp_path / ".venv" / "bin"))
+    assert program("python") == "python" and program("tensorboard") == "tensorboard"

@@ -18,7 +18,8 @@ from cifar10.models.plain import plain_predictor
 from cifar10.models.predictor import Predictor
 from cifar10.models.weights import read_checkpoint
 from cifar10.progress import Progress
-from cifar10.run_folder import RunFolder, shown
+from cifar10.run_folder import RunFolder
+from cifar10.shell import shown
 
 log = logging.getLogger(__name__)
 

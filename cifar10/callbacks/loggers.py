@@ -16,7 +16,7 @@ from typing import Any
 from pytorch_lightning import loggers
 from pytorch_lightning.utilities import rank_zero_only
 
-from cifar10.run_folder import shown
+from cifar10.shell import shown
 
 
 class WandbLogger(loggers.WandbLogger):

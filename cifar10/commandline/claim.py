@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from cifar10.commandline.error_messages import fail
 from cifar10.errors import FolderBusy, UserError
 from cifar10.files import locked, remove_leftovers
-from cifar10.run_folder import RunFolder, overrides_of, quoted
+from cifar10.run_folder import RunFolder, overrides_of
+from cifar10.shell import quoted
 from cifar10.sweeps.study import is_search
 from cifar10.sweeps.summary import SweepNotes
 from cifar10.untrusted import key_of

@@ -27,7 +27,8 @@ from cifar10.commandline.resume import STORED, resume_run, resumed_folder, split
 from cifar10.errors import FolderBusy, UserError, one_line
 from cifar10.machine import keep_freed_memory
 from cifar10.processes import dismiss, is_worker, jobs, leader_ends, led
-from cifar10.run_folder import RunFolder, quoted
+from cifar10.run_folder import RunFolder
+from cifar10.shell import quoted
 from cifar10.signals import REQUEUE, Interrupted, signals
 from cifar10.sweeps.jobs import is_sweep, resume_sweep, taken_up
 from cifar10.sweeps.launchers import ShareMachine, take_place

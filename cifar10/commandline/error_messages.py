@@ -87,7 +87,7 @@ def explain(error: Exception, config_name: str) -> str:
         trains = config_name == "train"
         way = f"name a writable folder: {'hydra.run.dir' if trains else 'output'}=FOLDER"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            way = f"free some space, then {'resume: python train.py resume=RUN' if trains else 'try again'}"
+            way = f"free some space, then {'resume the run' if trains else 'try again'}"
         return f"{what}{cause_of(error)}; {way}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = getattr(cause, "full_key", None)
@@ -135,6 +135,7 @@ def unknown(key: str, config_name: str) -> str:
     settings = [name for name in flatten(cfg) if name != key and not name.endswith("_target_")]
     near = [name for name in settings if name.endswith("." + key.rpartition(".")[2])]  # in another section
     known = [str(name) for name in cfg if name != key] if "." not in key else settings
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.85)
     near = near or difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     return "no such setting" + (f"; did you mean {' or '.join(near)}?" if near else "; see --cfg job")
 

@@ -17,7 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from cifar10.errors import UserError
-from cifar10.run_folder import Free, RunFolder, is_free, quoted
+from cifar10.run_folder import Free, RunFolder, is_free
+from cifar10.shell import quoted
 from cifar10.untrusted import key_of, read_list, refusal, setting_faults
 
 STORED = "stored"  # the name by which Hydra finds the run's configuration
@@ -57,7 +58,7 @@ def resume_run(folder: Path, settings: Sequence[str]) -> list[str]:
         elif not is_free(key, Free.RESUME):
             raise UserError(
                 f"{key}: a resumed run keeps its own settings; trainer.max_epochs and where it runs"
-                " (trainer.devices, data.root, ...) can change"
+                " (trainer.devices, data.root, ...) can change; leave it out, or start a new run"
             )
     for key, value, reason in setting_faults(stored):
         raise refusal(run.config, f"{key}={value}", reason)

@@ -22,7 +22,7 @@ from cifar10.data.store import open_store
 from cifar10.errors import UserError
 from cifar10.files import atomic_write
 from cifar10.report.numbers import plural
-from cifar10.run_folder import shown
+from cifar10.shell import shown
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from cifar10.exploration.features import load_backbone
 from cifar10.exploration.findings import SPLITS, Findings, look
 from cifar10.report.page import write_text
 from cifar10.run_folder import overrides_of
+from cifar10.shell import program
 
 log = logging.getLogger("explore")
 
@@ -123,12 +124,13 @@ def facts(findings: Findings) -> dict:
 def conclude(folder: Path, findings: Findings) -> None:
     """Say what was found, where the page is, and what to do next."""
     given = [one for one in overrides_of(HydraConfig.get()) if one.lstrip("+").startswith(("data=", "data."))]
-    train = shlex.join(["python", "train.py", *given, "model=efficientnet_b0"])
+    train = f"{program('python')} {shlex.join(['train.py', *given, 'model=efficientnet_b0'])}"
     place = os.path.relpath(folder)
+    turned = f"{program('tensorboard')} --logdir {shlex.quote(place)}"
     log.info("\n".join([
         *(f"- {line}" for line in attention(findings)),
         *findings.missing,
         f"the page is {os.path.join(place, 'explore.html')}; beside it explore.json",
-        *([f"  to turn the map around  tensorboard --logdir {shlex.quote(place)}"] * (findings.map is not None)),
+        *([f"  to turn the map around  {turned}"] * (findings.map is not None)),
         f"  to train                {train}",
     ]))  # fmt: skip

@@ -24,6 +24,7 @@ from cifar10.models.plain import plain_predictor
 from cifar10.models.predictor import Predictor
 from cifar10.models.weights import read_checkpoint
 from cifar10.run_folder import RunFolder, recipe
+from cifar10.shell import program
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,9 @@ def newest_run() -> Path:
     """The run under outputs/ that finished last."""
     found = sorted(Path("outputs").glob("**/run.json"), key=lambda file: file.stat().st_mtime)
     if not found:
-        raise UserError("no finished run under outputs/: train one first (python train.py), or pass run=FOLDER")
+        raise UserError(
+            f"no finished run under outputs/: train one first ({program('python')} train.py), or pass run=FOLDER"
+        )
     return found[-1].parent
 
 

@@ -19,7 +19,8 @@ from cifar10.inference import gradcam
 from cifar10.inference.calibration import read_calibration
 from cifar10.inference.finished_runs import Settings, expand, open_run, require_checkpoint
 from cifar10.models.predictor import Predictor
-from cifar10.run_folder import RunFolder, shown
+from cifar10.run_folder import RunFolder
+from cifar10.shell import shown
 
 OF_EARLIER_VERSIONS = 32  # px, of all images on which runs were trained whose checkpoints do not say it
 

@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from cifar10.errors import JobChanged, UserError, cause_of
 from cifar10.files import atomic_write, locked, remove_leftovers
-from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, quoted
+from cifar10.run_folder import Free, RunFolder, is_free, overrides_of
+from cifar10.shell import quoted
 from cifar10.sweeps.plan import keep_plan, read_plan
 from cifar10.sweeps.study import is_search
 from cifar10.untrusted import check_overrides, key_of

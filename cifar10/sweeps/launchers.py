@@ -25,7 +25,8 @@ from omegaconf import DictConfig, flag_override
 
 from cifar10.machine import CORES, cores
 from cifar10.processes import is_worker
-from cifar10.run_folder import overrides_of, shown
+from cifar10.run_folder import overrides_of
+from cifar10.shell import shown
 from cifar10.signals import signals
 from cifar10.untrusted import key_of
 

@@ -25,7 +25,8 @@ from cifar10.files import atomic_write
 from cifar10.processes import is_worker
 from cifar10.report.numbers import UNKNOWN, rounded
 from cifar10.report.sweep.jobs import SEED, Job, Sweep
-from cifar10.run_folder import RunFolder, quoted, shown
+from cifar10.run_folder import RunFolder
+from cifar10.shell import program, quoted, shown
 from cifar10.sweeps.jobs import NOTES, OVERRIDES, PLAN, keep_overrides, write_note
 from cifar10.sweeps.plan import objectives_of, read_plan
 from cifar10.sweeps.study import is_search
@@ -98,12 +99,14 @@ def read_sweep(folder: Path) -> Sweep:
     finished = [setting for setting in sweep.settings if any(job.status == "finished" for job in setting.jobs)]
     if finished:
         best = " best=3" if len(sweep.ranked) > 3 else ""
-        sweep.commands["test and compare"] = f"python evaluate.py {shlex.quote(f'runs=[{quoted(sweep.name)}]')}{best}"
+        sweep.commands["test and compare"] = (
+            f"{program('python')} evaluate.py {shlex.quote(f'runs=[{quoted(sweep.name)}]')}{best}"
+        )
     if finished and is_search(folder):
         left_out = ("sweep", SEED, "callbacks.pruning")  # what belongs to the search
         kept = [(key, value) for key, value in finished[0].jobs[0].overrides.items() if not key.startswith(left_out)]
         own = " ".join(shlex.quote(f"{key}={value}") for key, value in kept)
-        sweep.commands["best, other seeds"] = f"python train.py -m {own} seed=1,2,3"
+        sweep.commands["best, other seeds"] = f"{program('python')} train.py -m {own} seed=1,2,3"
     if sweep.left or sweep.of_status("failed"):
         sweep.commands["the rest"] = RunFolder(folder).resume_command
     return sweep

@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from cifar10.commandline.instantiate import make
 from cifar10.errors import UserError
-from cifar10.run_folder import shown
+from cifar10.shell import program, shown
 from cifar10.sweeps.jobs import NOTES
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def viewers(trainer: Any) -> list[str]:
     found = []
     for logger in trainer.loggers if trainer.is_global_zero else []:
         if isinstance(logger, TensorBoardLogger):
-            found.append("tensorboard --logdir outputs")
+            found.append(f"{program('tensorboard')} --logdir outputs")
         elif isinstance(logger, CSVLogger):
             found.append(shown(Path(logger.log_dir) / "metrics.csv"))
         elif hasattr(logger, "viewer"):

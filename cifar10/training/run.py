@@ -19,7 +19,8 @@ from cifar10.errors import UserError
 from cifar10.machine import commit, hardware
 from cifar10.models.classifier import ImageClassifier
 from cifar10.models.weights import read_checkpoint
-from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, recipe, shown
+from cifar10.run_folder import Free, RunFolder, is_free, overrides_of, recipe
+from cifar10.shell import shown
 from cifar10.sweeps.jobs import NOTES, PLAN
 from cifar10.sweeps.plan import read_plan
 from cifar10.training import checks
@@ -54,7 +55,7 @@ def announce(cfg: DictConfig, model: ImageClassifier, datamodule: CIFAR10DataMod
     two_phase = cfg.callbacks.get("two_phase")
     caching = cfg.callbacks.get("feature_caching")
     if two_phase and not (caching and caching.get("views")) and trainer.strategy.root_device.type == "cpu":
-        log.info("this is slow on a CPU: experiment=laptop is faster, as is callbacks.feature_caching.views=2")
+        log.info("this is slow on a CPU; a quarter of an hour on two cores: experiment=laptop model=efficientnet_b0")
     log.info(f"results go to {shown(cfg.output_dir)}")
     if trainer.is_global_zero:
         begin(trainer.loggers, hyperparameters(cfg))

@@ -11,7 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from cifar10.files import locked
-from cifar10.run_folder import RunFolder, quoted, recipe
+from cifar10.run_folder import RunFolder, recipe
+from cifar10.shell import quoted
 from tests.conftest import PROJECT
 
 SMALL = ["logger=null", "callbacks.dashboard=null"]

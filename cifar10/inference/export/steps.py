@@ -18,7 +18,7 @@ from cifar10.inference.finished_runs import FinishedRun, Settings, newest_run, o
 from cifar10.inference.loading import Model, load
 from cifar10.inference.run_data import build_data, connect
 from cifar10.machine import size
-from cifar10.run_folder import shown
+from cifar10.shell import shown
 
 log = logging.getLogger("export")
 
