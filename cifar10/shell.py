@@ -14,9 +14,12 @@ KEYWORDS = ("null", "true", "false", "nan", "inf")  # to Hydra, unless they are 
 
 def program(name: str) -> str:
     """How the shell starts a program of this environment: by its name if that finds it, else by its path."""
-    own, found = Path(sys.executable).parent / name, shutil.which(name)
+    own = Path(sys.executable).with_name(name)
+    if name == "python" and not own.exists():
+        own = Path(sys.executable)  # python3
+    found = shutil.which(own.name)
     if (found and Path(found).parent == own.parent) or not own.exists():
-        return name
+        return own.name
     return shlex.quote(shown(own))
 
 

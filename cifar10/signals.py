@@ -31,13 +31,14 @@ class Interrupted(SystemExit):
 class Signals:
     """What SIGINT (Ctrl-C) and SIGTERM do while `watched`.
 
-    The first raises Interrupted, or, while `hold` is set, is noted in `received` for the holder to act upon. The second
-    ends the process, even in the middle of an operation.
+    The first raises Interrupted, or, while `hold` is set, is noted in `received` for the holder to act upon; so it is
+    once an error is `ending` the job, as when torchrun stops those that have just lost a process, and the error tells
+    more. The second ends the process, even in the middle of an operation.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.hold = False
+        self.hold = self.ending = False
         self.watching: tuple[int, ...] = ()
 
     @contextlib.contextmanager
@@ -48,7 +49,7 @@ class Signals:
         outer, before = self.watching, {signum: signal.getsignal(signum) for signum in (*WATCHED, *REQUEUE)}
         # one that is ignored, as after nohup, is left so
         self.watching = tuple(signum for signum in WATCHED if before[signum] != signal.SIG_IGN)
-        self.received, self.hold = None, False
+        self.received, self.hold, self.ending = None, False, False
         self.listen()
         try:
             yield
@@ -76,6 +77,8 @@ class Signals:
         name = signal.Signals(signum).name
         if self.hold:
             say(f"{name}: finishing the step and saving it; a second signal stops at once")
+        elif self.ending:
+            say(f"{name}: ending with an error already; a second signal stops at once")
         else:
             say(f"stopped by {name}")
             raise Interrupted(signum)

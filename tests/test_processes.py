@@ -186,6 +186,16 @@ def test_a_process_that_dies_ends_the_others_with_a_line(alone, tmp_path, start,
 
 
 @pytest.mark.slow
+@pytest.mark.promise("sweeps")
+def test_a_process_that_dies_fails_its_job_alone(alone, tmp_path):
+    dies = f"+callbacks.dies={{_target_: tests.launching.Signals, folder: sent, signals: [[4, 1, {signal.SIGKILL:d}]]}}"
+    own = [argument for argument in alone[1] if not argument.startswith("hydra.run.dir")]
+    result = by_lightning(tmp_path, "-m", *own, "seed=0,1", "hydra.sweep.dir=sweep", dies)
+    assert result.returncode == 1 and "lost another process" in result.stderr, result.stderr
+    assert not (tmp_path / "sweep/0/run.json").exists() and (tmp_path / "sweep/1/run.json").is_file()
+
+
+@pytest.mark.slow
 @pytest.mark.promise("same answers")
 def test_a_network_in_shards_ends_where_one_process_does_and_its_checkpoint_is_whole(tiny, command, tmp_path):
     backbone = ["model.backbone=test_vit", "data.image_size=64", "callbacks.two_phase.head_epochs=1"]

@@ -147,7 +147,7 @@ class Checkpoint(callbacks.Checkpoint):
             self._stop(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        signals.hold = False
+        signals.hold, signals.ending = False, True
 
     def _chooses(self, trainer: pl.Trainer) -> bool:
         """Whether `monitor` can have a value; if not, the newest weights are the best."""

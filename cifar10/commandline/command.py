@@ -112,9 +112,9 @@ class Command:
         folder = resumed_folder(settings) if self.config_name == "train" else None
         sweep = folder is not None and is_sweep(folder)
         if folder is not None:
+            flags = [flag for flag in flags if flag not in ("-m", "--multirun")]  # the folder says which it is
             if not flags:  # as --cfg job, whose output may go to a file
                 print(f"resuming {folder}: reading its settings", flush=True)  # takes seconds, before there is a log
-            flags = [flag for flag in flags if flag not in ("-m", "--multirun")]  # the folder says which it is
             settings = (resume_sweep if sweep else resume_run)(folder, settings)
             flags += [] if sweep else ["--config-name", STORED]
         settings = ["logger=[]" if setting == "logger=null" else setting for setting in settings]  # as Hydra has it
@@ -161,6 +161,8 @@ class Command:
                 raise
             if not is_known(error):
                 raise UserError(f"{type(error).__name__}: {one_line(error)}") from None  # which can be pickled
+            if sweep and signals.received is not None:
+                raise Interrupted(signals.received) from None
             if sweep:
                 raise in_a_line(error, self.config_name) from None  # Hydra continues, and raises it again at the end
             fail(in_a_line(error, self.config_name))

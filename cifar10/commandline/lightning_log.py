@@ -1,8 +1,11 @@
 """What Lightning may say in a log: what was asked for, and not what it says of every run."""
 
 import logging
+import os
 import time
 import warnings
+
+from cifar10.processes import JOB
 
 ADVICE = (  # on things that are deliberate
     *("modules in eval mode", "smaller than the logging interval", "exists and is not empty", "LeafSpec"),
@@ -50,6 +53,9 @@ def is_wanted(record: logging.LogRecord) -> bool:
 
 
 def wait_for_main_thread(record: logging.LogRecord) -> bool:
-    """Before the observer speaks and kills: time for the main thread to end with its own error, unless it hangs."""
+    """Before the observer speaks and kills: time for the job to end with its own error, unless it hangs."""
+    job = os.environ.get(JOB)
     time.sleep(10)
+    if os.environ.get(JOB) != job:
+        raise SystemExit  # the observer ends, and the sweep's next job goes on
     return True

@@ -178,7 +178,8 @@ def compile_mode(setting: Any, accelerator: str) -> str | None:
 def can_compile(gpu: bool) -> bool:
     """Whether what torch.compile needs is there: for code of the CPU; on a GPU for a module that Triton builds."""
     names = (os.environ.get("CC", "gcc"), "clang") if gpu else (os.environ.get("CXX", "g++"), "clang++")
-    headers = Path(str(sysconfig.get_config_var("INCLUDEPY")), "Python.h")
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # where Triton looks
+    headers = Path(sysconfig.get_paths(scheme)["include"], "Python.h")
     return any(map(shutil.which, names)) and (headers.is_file() or not gpu)
 
 

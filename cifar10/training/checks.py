@@ -158,7 +158,7 @@ def warn_of_no_recipe() -> None:
     experiment, model = choices.get("experiment"), choices.get("model")
     recipes = GlobalHydra.instance().config_loader().get_group_options("recipe")
     others = any(name.startswith(f"{experiment}_") for name in recipes)
-    if others and choices.get("recipe") not in recipes:
+    if others and choices.get("recipe", f"{experiment}_{model}") not in recipes:
         log.warning(
             f"experiment={experiment} has no recipe for model={model}, which trains as it is; to give it one, write"
             f" conf/recipe/{experiment}_{model}.yaml"
